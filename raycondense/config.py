@@ -1,0 +1,373 @@
+"""Every setting of raycondense, as frozen dataclasses: the only truth about what can be set.
+
+The command line is derived from these types and the string under each field is its help text. Presets
+(`raycondense.presets`) are functions that return a whole `Config`. This module knows no other room: it
+imports neither torch nor ray, so reading or checking a configuration is instant.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_type_hints
+
+from raycondense.errors import ConfigError
+
+RESOLUTIONS = (8, 16, 32, 64, 128, 256)
+AUGMENTATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
+
+
+def _require(condition: bool, name: str, found: object, valid: str) -> None:
+    if not condition:
+        raise ConfigError(f"{name}: found {found!r}, valid: {valid}")
+
+
+def _check_choices(instance: Any, section: str) -> None:
+    """Check every ``Literal`` field of ``instance`` against its choices."""
+    for name, hint in get_type_hints(type(instance)).items():
+        choices = [c for c in get_args(hint) if isinstance(c, str)]
+        if choices:
+            value = getattr(instance, name)
+            _require(value in choices, f"{section}.{name}", value, ", ".join(choices))
+
+
+def _check_augmentation(section: str, names: tuple[str, ...]) -> None:
+    for name in names:
+        _require(name in AUGMENTATIONS, section, name, ", ".join(AUGMENTATIONS))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """How images are read."""
+
+    resolution: int = 32
+    """Side in pixels of the square images that the generator makes; a power of two, 8 to 256."""
+    num_classes: int = 0
+    """Number of classes; 0 takes it from the dataset (needed only by a dry run without data)."""
+    loader: Literal["auto", "ffcv", "resident"] = "auto"
+    """Class-batch loader: FFCV's, the whole set resident on the device, or FFCV where it imports."""
+    workers: int = 2
+    """Decoding threads of the FFCV loader in each training worker (at most the CPUs it may use)."""
+    read_block: int = 16
+    """Images read together from one place of the file; 1 is fully random order, more reads faster."""
+    os_cache: bool = True
+    """FFCV keeps the file in the operating system's page cache; off for files larger than memory."""
+
+    def __post_init__(self) -> None:
+        _check_choices(self, "data")
+        valid = ", ".join(map(str, RESOLUTIONS))
+        _require(self.resolution in RESOLUTIONS, "data.resolution", self.resolution, valid)
+        _require(self.num_classes >= 0, "data.num_classes", self.num_classes, "0 or more")
+        _require(self.workers >= 1, "data.workers", self.workers, "1 or more")
+        _require(self.read_block >= 1, "data.read_block", self.read_block, "1 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GeneratorConfig:
+    """The class-conditional generator."""
+
+    width: int = 32
+    """Channels at full resolution; doubled with each halving of the resolution up to `max_width`."""
+    max_width: int = 128
+    """Most channels of any layer."""
+    blocks: int = 1
+    """Residual blocks at each resolution."""
+    class_dim: int = 32
+    """Size of the class embedding that modulates every block; 0 conditions on the code alone."""
+
+    def __post_init__(self) -> None:
+        _require(self.width >= 4 and self.width % 4 == 0, "generator.width", self.width, "a multiple of 4, 4 or more")
+        _require(
+            self.max_width >= self.width and self.max_width % 4 == 0,
+            "generator.max_width", self.max_width, f"a multiple of 4, at least generator.width = {self.width}",
+        )  # fmt: skip
+        _require(self.blocks >= 1, "generator.blocks", self.blocks, "1 or more")
+        _require(self.class_dim >= 0, "generator.class_dim", self.class_dim, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CodebookConfig:
+    """The learnable latent codes."""
+
+    ipc: tuple[int, ...] = (10,)
+    """Images per class of each bank that the artefact can decode, ascending. Every bank has codes of its own
+    (codes are cheap) and shares the generator: (1, 10) keeps 11 codes a class."""
+    dim: int = 64
+    """Numbers in one code."""
+    init_std: float = 1.0
+    """Standard deviation of random codes."""
+
+    def __post_init__(self) -> None:
+        ok = bool(self.ipc) and all(k >= 1 for k in self.ipc) and list(self.ipc) == sorted(set(self.ipc))
+        _require(ok, "codebook.ipc", self.ipc, "one or more different numbers, 1 or more, ascending")
+        _require(self.dim >= 1, "codebook.dim", self.dim, "1 or more")
+        _require(self.init_std > 0, "codebook.init_std", self.init_std, "more than 0")
+
+    @property
+    def codes_per_class(self) -> int:
+        """Codes of one class, all banks together."""
+        return sum(self.ipc)
+
+    def bank_slice(self, ipc: int) -> slice:
+        """Positions of the codes of the bank with ``ipc`` images per class in a class's row of codes.
+
+        Raises:
+            ConfigError: the codebook has no such bank.
+        """
+        _require(ipc in self.ipc, "ipc", ipc, ", ".join(map(str, self.ipc)))
+        start = sum(k for k in self.ipc if k < ipc)
+        return slice(start, start + ipc)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExtractorConfig:
+    """The pool of feature extractors that the losses compare images in."""
+
+    architecture: Literal["convnet", "resnet18"] = "convnet"
+    """ConvNet-D with instance norm (the field's standard), or torchvision's ResNet-18."""
+    width: int = 128
+    """Channels of the ConvNet."""
+    depth: int = 0
+    """Blocks of the ConvNet; 0 chooses by resolution (2 at 8 and 16 px, 3 at 32, 4 at 64, 5 at 128, 6 at 256)."""
+    weights: Literal["random", "trained", "blend"] = "random"
+    """Fresh random weights each step, a pool trained briefly on real data, or per step a U(0,1) blend of a
+    pool network's initial and trained weights (NCFM)."""
+    pool_size: int = 8
+    """Networks in the pool (trained and blend)."""
+    train_steps: int = 200
+    """Training steps of each pool network."""
+    train_lr: float = 0.01
+    """Learning rate of pool training (SGD, momentum 0.9)."""
+    draw: Literal["step", "rank"] = "step"
+    """Workers share the extractor of a step (N workers compute what one does), or each draws its own."""
+
+    def __post_init__(self) -> None:
+        _check_choices(self, "extractors")
+        _require(self.width >= 4 and self.width % 4 == 0, "extractors.width", self.width, "a multiple of 4, 4 or more")
+        _require(0 <= self.depth <= 8, "extractors.depth", self.depth, "0 (by resolution) to 8")
+        _require(self.pool_size >= 1, "extractors.pool_size", self.pool_size, "1 or more")
+        _require(self.train_steps >= 1, "extractors.train_steps", self.train_steps, "1 or more")
+        _require(self.train_lr > 0, "extractors.train_lr", self.train_lr, "more than 0")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AugmentConfig:
+    """Siamese differentiable augmentation (DSA): one draw a class and step, for real and synthetic alike."""
+
+    strategy: tuple[str, ...] = AUGMENTATIONS
+    """Operations to draw from: color, crop, cutout, flip, scale, rotate; none switches augmentation off."""
+
+    def __post_init__(self) -> None:
+        _check_augmentation("augment.strategy", self.strategy)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossConfig:
+    """Which losses are added up, with which weights; a weight of 0 switches a loss off."""
+
+    matching: Literal["mean", "characteristic"] = "mean"
+    """Distribution matching by feature means (DM) or by characteristic functions (NCFM)."""
+    matching_weight: float = 1.0
+    """Weight of the matching loss."""
+    frequencies: int = 1024
+    """Random frequencies of the characteristic-function distance."""
+    intra: float = 0.1
+    """Weight of the intra-class loss (diverse samples in a class)."""
+    intra_temperature: float = 0.1
+    """Temperature of the intra-class repulsion."""
+    intra_bounded: bool = True
+    """Stop the repulsion where synthetic samples are spread as widely as real ones of the class."""
+    inter: float = 0.1
+    """Weight of the inter-class loss (class centers apart)."""
+    inter_temperature: float = 0.1
+    """Temperature of the inter-class loss."""
+    ce: float = 0.0
+    """Weight of the cross-entropy of synthetic images under trained extractors (weights trained or blend)."""
+    realism: float = 0.0
+    """Weight of the generator's loss against the pre-trained discriminator (initialise.method gan)."""
+
+    def __post_init__(self) -> None:
+        _check_choices(self, "losses")
+        for name in ("matching_weight", "intra", "inter", "ce", "realism"):
+            value = getattr(self, name)
+            _require(0 <= value < float("inf"), f"losses.{name}", value, "0 (off) or more, finite")
+        for name in ("intra_temperature", "inter_temperature"):
+            _require(getattr(self, name) > 0, f"losses.{name}", getattr(self, name), "more than 0")
+        _require(self.frequencies >= 1, "losses.frequencies", self.frequencies, "1 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InitialiseConfig:
+    """How generator and codes start."""
+
+    method: Literal["reconstruct", "gan", "none"] = "reconstruct"
+    """Fit generator and codes to k-means medoids of each class, pre-train a GAN and then find codes for the
+    medoids, or start from random weights (for ablation)."""
+    steps: int = 500
+    """Steps of the reconstruction (for gan: of the search for codes)."""
+    batch: int = 256
+    """Medoids in a step, all workers together."""
+    lr: float = 2e-3
+    """Adam's learning rate of the reconstruction."""
+    gan_images: int = 200_000
+    """Real images that the GAN is trained on (its clock)."""
+    gan_batch: int = 64
+    """Real images of a GAN step, all workers together."""
+    gan_lr: float = 2e-4
+    """Adam's learning rate of generator and discriminator in GAN training."""
+
+    def __post_init__(self) -> None:
+        _check_choices(self, "initialise")
+        for name in ("steps", "batch", "gan_images", "gan_batch"):
+            _require(getattr(self, name) >= 1, f"initialise.{name}", getattr(self, name), "1 or more")
+        for name in ("lr", "gan_lr"):
+            _require(getattr(self, name) > 0, f"initialise.{name}", getattr(self, name), "more than 0")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CondenseConfig:
+    """The condensation loop. Its clock is the number of real images seen."""
+
+    images: int = 1_000_000
+    """Real images to see, all workers together."""
+    classes_per_step: int = 10
+    """Classes in a step, all workers together; at most the number of classes."""
+    real_per_class: int = 128
+    """Real images a class in a step."""
+    codes_per_step: int = 0
+    """Codes of a bank that a class uses in a step, drawn afresh each step; 0 uses all of them."""
+    lr_generator: float = 5e-4
+    """Adam's learning rate of the generator; 0 freezes it."""
+    lr_codebook: float = 1e-2
+    """Sparse Adam's learning rate of the codes; 0 freezes them."""
+    lr_schedule: Literal["cosine", "constant"] = "cosine"
+    """Both learning rates fall to zero along a half cosine, or stay."""
+    grad_clip: float = 10.0
+    """Largest norm of the generator's gradient; 0 is no limit."""
+    ema_images: int = 50_000
+    """Half-life, in real images seen, of the running mean of the weights that is published; 0 is no mean."""
+    accumulate: int = 1
+    """Steps whose gradients are added up before an update."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Autocast of generator and extractors; auto is bfloat16 on GPUs that have it, float32 elsewhere."""
+    two_pass: int = 0
+    """Images at a time in the second pass of two-pass gradients, which saves memory; 0 is one pass."""
+    log_images: int = 20_000
+    """Real images seen between two log records."""
+    checkpoint_images: int = 200_000
+    """Real images seen between two checkpoints."""
+
+    def __post_init__(self) -> None:
+        _check_choices(self, "condense")
+        for name in ("images", "classes_per_step", "real_per_class", "accumulate", "log_images", "checkpoint_images"):
+            _require(getattr(self, name) >= 1, f"condense.{name}", getattr(self, name), "1 or more")
+        for name in ("codes_per_step", "lr_generator", "lr_codebook", "grad_clip", "ema_images", "two_pass"):
+            _require(getattr(self, name) >= 0, f"condense.{name}", getattr(self, name), "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationConfig:
+    """How students are trained to find out what images are worth. The default is the DM protocol."""
+
+    architectures: tuple[str, ...] = ("convnet",)
+    """Student architectures; `raycondense info` lists them."""
+    width: int = 128
+    """Channels of ConvNet students."""
+    students: int = 5
+    """Students (seeds) of each architecture; accuracy is their mean and standard deviation."""
+    epochs: int = 1000
+    """Epochs over the training images; the last one counts."""
+    max_steps: int = 0
+    """Most training steps of a student whatever the epochs say, for large sets; 0 is no limit."""
+    batch: int = 256
+    """Images in a training step."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD with momentum 0.9, or AdamW."""
+    lr: float = 0.01
+    """Learning rate."""
+    lr_schedule: Literal["step", "cosine"] = "step"
+    """A tenth from half of the epochs on, or a half cosine to zero."""
+    weight_decay: float = 5e-4
+    """Weight decay."""
+    augment: tuple[str, ...] = AUGMENTATIONS
+    """DSA operations of student training."""
+    baselines: tuple[str, ...] = ("random", "kmeans", "whole")
+    """Rows to compare with, same recipe: random real images, k-means medoids, the whole training set."""
+
+    def __post_init__(self) -> None:
+        _check_choices(self, "evaluation")
+        _check_augmentation("evaluation.augment", self.augment)
+        _require(bool(self.architectures), "evaluation.architectures", self.architectures, "one name or more")
+        for name in ("width", "students", "epochs", "batch"):
+            _require(getattr(self, name) >= 1, f"evaluation.{name}", getattr(self, name), "1 or more")
+        _require(self.max_steps >= 0, "evaluation.max_steps", self.max_steps, "0 (no limit) or more")
+        _require(self.lr > 0, "evaluation.lr", self.lr, "more than 0")
+        _require(self.weight_decay >= 0, "evaluation.weight_decay", self.weight_decay, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClusterConfig:
+    """Where the work runs."""
+
+    workers: int = 1
+    """Ray Train workers; 0 runs in this process without Ray."""
+    gpus_per_worker: float = -1.0
+    """GPUs of a worker; -1 takes one where the cluster has one for each worker and none elsewhere."""
+    cpus_per_worker: float = 1.0
+    """CPUs of a worker."""
+    max_failures: int = 3
+    """Times that a run is started again from its last checkpoint after a worker died."""
+    checkpoints_kept: int = 2
+    """Checkpoints kept on storage."""
+
+    def __post_init__(self) -> None:
+        _require(self.workers >= 0, "cluster.workers", self.workers, "0 (no Ray) or more")
+        _require(
+            self.gpus_per_worker == -1 or self.gpus_per_worker >= 0,
+            "cluster.gpus_per_worker", self.gpus_per_worker, "-1 (one where there is one) or 0 or more",
+        )  # fmt: skip
+        _require(self.cpus_per_worker > 0, "cluster.cpus_per_worker", self.cpus_per_worker, "more than 0")
+        _require(self.max_failures >= -1, "cluster.max_failures", self.max_failures, "-1 (always) or more")
+        _require(self.checkpoints_kept >= 1, "cluster.checkpoints_kept", self.checkpoints_kept, "1 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    """A whole configuration of a condensation."""
+
+    name: str = "custom"
+    """Name of the preset that this configuration started from."""
+    seed: int = 0
+    """Seed of everything random."""
+    data: DataConfig = field(default_factory=DataConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    codebook: CodebookConfig = field(default_factory=CodebookConfig)
+    extractors: ExtractorConfig = field(default_factory=ExtractorConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    losses: LossConfig = field(default_factory=LossConfig)
+    initialise: InitialiseConfig = field(default_factory=InitialiseConfig)
+    condense: CondenseConfig = field(default_factory=CondenseConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+    def __post_init__(self) -> None:
+        _require(self.seed >= 0, "seed", self.seed, "0 or more")
+        if self.losses.realism > 0:
+            _require(
+                self.initialise.method == "gan", "losses.realism", self.losses.realism,
+                "0 unless initialise.method is gan, which trains the discriminator",
+            )  # fmt: skip
+        if self.losses.ce > 0:
+            _require(
+                self.extractors.weights != "random", "losses.ce", self.losses.ce,
+                "0 unless extractors.weights is trained or blend: random networks cannot tell classes apart",
+            )  # fmt: skip
+
+
+def replace_path(config: Config, path: str, value: Any) -> Config:
+    """Return ``config`` with one field replaced, e.g. ``replace_path(config, "losses.intra", 0.3)``."""
+    section, _, name = path.rpartition(".")
+    if not section:
+        return dataclasses.replace(config, **{name: value})
+    part = dataclasses.replace(getattr(config, section), **{name: value})
+    return dataclasses.replace(config, **{section: part})

@@ -1,0 +1,122 @@
+"""The loop's only view of its surroundings: who am I, who else is there, where do checkpoints and logs go.
+
+`LocalHost` runs in one process; its counterpart for Ray Train is in `raycondense.cluster`. There are no
+others. Every rank calls every method the same number of times and in the same order.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from raycondense.storage import append_line, atomic_folder
+
+Record = Mapping[str, float | str]
+logger = logging.getLogger("raycondense")
+
+
+class Host(ABC):
+    """Rank, device, collectives, log and checkpoints of one training process.
+
+    Attributes:
+        rank: number of this process, 0 to ``world_size - 1``.
+        world_size: number of processes.
+        device: where this process computes.
+    """
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @abstractmethod
+    def all_reduce(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor, in place, by its sum over all ranks."""
+
+    @abstractmethod
+    def all_gather(self, tensor: Tensor) -> list[Tensor]:
+        """Every rank's ``tensor`` by rank, without gradient; shapes may differ in the first dimension."""
+
+    @abstractmethod
+    def log(self, record: Record) -> None:
+        """Take a log record (plain numbers and strings; ``images`` is the clock). Rank 0's is kept."""
+
+    @abstractmethod
+    def save_checkpoint(self, name: str, write: Callable[[Path], None]) -> None:
+        """Store a checkpoint. ``write`` fills an empty folder and is called on rank 0 only.
+
+        Names sort by age; a checkpoint of the same name is replaced.
+        """
+
+    @abstractmethod
+    def latest_checkpoint(self) -> AbstractContextManager[Path | None]:
+        """Folder of the newest complete checkpoint, readable inside the ``with`` block; None where there is none."""
+
+    @abstractmethod
+    def should_stop(self) -> bool:
+        """True when the run was asked to end after this step (the same answer on every rank)."""
+
+
+class LocalHost(Host):
+    """One process, files in a run folder.
+
+    Args:
+        folder: run folder; ``log.jsonl`` and ``checkpoints/`` are written in it.
+        device: where to compute; None takes CUDA where there is one.
+        keep: how many checkpoints stay.
+        on_log: called with every record (to draw progress).
+        stop: asked after every step whether to end.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        device: str | torch.device | None = None,
+        keep: int = 2,
+        on_log: Callable[[Record], None] | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.rank, self.world_size = 0, 1
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.folder = folder.absolute()
+        self._keep = keep
+        self._on_log = on_log
+        self._stop = stop
+
+    def all_reduce(self, tensors: Sequence[Tensor]) -> None:
+        """Nothing to add up in one process."""
+
+    def all_gather(self, tensor: Tensor) -> list[Tensor]:
+        return [tensor.detach()]
+
+    def log(self, record: Record) -> None:
+        append_line(self.folder / "log.jsonl", json.dumps(record))
+        if self._on_log is not None:
+            self._on_log(record)
+
+    def save_checkpoint(self, name: str, write: Callable[[Path], None]) -> None:
+        with atomic_folder(self.folder / "checkpoints" / name) as temporary:
+            write(temporary)
+        for old in self._checkpoints()[: -self._keep]:
+            shutil.rmtree(old)
+
+    @contextmanager
+    def latest_checkpoint(self) -> Iterator[Path | None]:
+        checkpoints = self._checkpoints()
+        yield checkpoints[-1] if checkpoints else None
+
+    def should_stop(self) -> bool:
+        return self._stop()
+
+    def _checkpoints(self) -> list[Path]:
+        folder = self.folder / "checkpoints"
+        # Hidden names are half-written: `atomic_folder` renames when it is done.
+        return sorted(p for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
