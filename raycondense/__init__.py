@@ -1,3 +1,52 @@
-"""raycondense: condense a labelled image dataset into a small generative model."""
+"""raycondense: condense a labelled image dataset into a small generative model.
+
+The public face is this module. Importing it is light: each name is fetched from its room at first use, so that
+``import raycondense`` brings in neither torch nor ray.
+
+    import raycondense
+
+    artifact = raycondense.load("path/to/artifact")    # needs torch and safetensors alone
+    bank = artifact.bank(10)                           # a torch Dataset of 10 images a class
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from raycondense import presets
+    from raycondense.api import evaluate, fit
+    from raycondense.artifact.load import Artifact, load
+    from raycondense.config import Config
+    from raycondense.data.prepare import prepare
+
+__all__ = ["Artifact", "Config", "__version__", "evaluate", "fit", "load", "prepare", "presets"]
+
+# Public name → module that holds it; "" is a module of its own.
+_PLACES = {
+    "Artifact": "artifact.load",
+    "Config": "config",
+    "evaluate": "api",
+    "fit": "api",
+    "load": "artifact.load",
+    "prepare": "data.prepare",
+    "presets": "",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    place = _PLACES[name]
+    if not place:
+        return importlib.import_module(f"{__name__}.{name}")
+    value = getattr(importlib.import_module(f"{__name__}.{place}"), name)
+    globals()[name] = value  # so that the next use does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,180 @@
+"""Presets: functions that return a whole configuration. Start from one and `raycondense.configfile.override` it.
+
+Their values are starting points, chosen from the literature and from small probes: a preset is a measured setting
+only where its docstring names the run that measured it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from raycondense.config import (
+    AugmentConfig,
+    CodebookConfig,
+    CondenseConfig,
+    Config,
+    DataConfig,
+    EvaluationConfig,
+    ExtractorConfig,
+    GeneratorConfig,
+    InitialiseConfig,
+    LossConfig,
+)
+from raycondense.errors import ConfigError, choices_message
+
+# A mirrored digit is another digit or none; the operations that keep it readable stay.
+_DIGIT_AUGMENTATIONS = ("color", "crop", "scale", "rotate")
+
+
+def digits() -> Config:
+    """scikit-learn's 8-px digits, 10 classes of about 180 images: seconds to a minute on a CPU. Starting values."""
+    return Config(
+        name="digits",
+        data=DataConfig(resolution=8),
+        generator=GeneratorConfig(width=16, max_width=32, class_dim=16),
+        codebook=CodebookConfig(ipc=(1, 10), dim=32),
+        extractors=ExtractorConfig(width=32, weights="blend", pool_size=4, train_steps=60),
+        augment=AugmentConfig(strategy=_DIGIT_AUGMENTATIONS),
+        losses=LossConfig(ce=0.5),
+        initialise=InitialiseConfig(steps=300, batch=110, gan_images=20_000),
+        condense=CondenseConfig(
+            images=128_000, real_per_class=64, ema_images=8_000, log_images=6_400, checkpoint_images=64_000
+        ),
+        evaluation=EvaluationConfig(width=32, students=3, epochs=200, batch=64, augment=_DIGIT_AUGMENTATIONS),
+    )
+
+
+def fashion_mnist() -> Config:
+    """Fashion-MNIST stored at 32 px, 10 classes of 6000 grey images. Starting values."""
+    return Config(
+        name="fashion_mnist",
+        data=DataConfig(resolution=32),
+        generator=GeneratorConfig(width=32, max_width=64),
+        codebook=CodebookConfig(ipc=(1, 10, 50), dim=64),
+        extractors=ExtractorConfig(weights="blend"),
+        losses=LossConfig(ce=0.5),
+        initialise=InitialiseConfig(steps=1000),
+        condense=CondenseConfig(images=3_840_000),
+    )
+
+
+def cifar10() -> Config:
+    """CIFAR-10, 32 px, 10 classes of 5000 images. Starting values.
+
+    Small generator steps after a reconstruction, networks blended between initial and trained weights and a
+    cross-entropy of 0.5 were the best of our small probes at 16 px.
+    """
+    return Config(
+        name="cifar10",
+        data=DataConfig(resolution=32),
+        generator=GeneratorConfig(width=64, max_width=128),
+        codebook=CodebookConfig(ipc=(1, 10, 50), dim=128),
+        extractors=ExtractorConfig(weights="blend", pool_size=20),
+        losses=LossConfig(ce=0.5),
+        initialise=InitialiseConfig(steps=2000),
+        condense=CondenseConfig(images=6_400_000, real_per_class=128),
+    )
+
+
+def cifar100() -> Config:
+    """CIFAR-100, 32 px, 100 classes of 500 images. Starting values."""
+    return Config(
+        name="cifar100",
+        data=DataConfig(resolution=32),
+        generator=GeneratorConfig(width=64, max_width=256, class_dim=64),
+        codebook=CodebookConfig(ipc=(1, 10, 50), dim=128),
+        extractors=ExtractorConfig(weights="blend", pool_size=20, train_steps=500),
+        losses=LossConfig(ce=0.5),
+        initialise=InitialiseConfig(steps=5000, batch=512),
+        condense=CondenseConfig(images=25_600_000, classes_per_step=20),
+    )
+
+
+def tiny_imagenet() -> Config:
+    """Tiny-ImageNet, 64 px, 200 classes of 500 images. Starting values."""
+    return Config(
+        name="tiny_imagenet",
+        data=DataConfig(resolution=64, workers=4),
+        generator=GeneratorConfig(width=64, max_width=256, class_dim=64),
+        codebook=CodebookConfig(ipc=(1, 10, 50), dim=128),
+        extractors=ExtractorConfig(weights="blend", pool_size=20, train_steps=1000),
+        losses=LossConfig(ce=0.5),
+        initialise=InitialiseConfig(steps=10_000),
+        condense=CondenseConfig(images=25_600_000, classes_per_step=20, codes_per_step=25, checkpoint_images=1_000_000),
+    )
+
+
+def imagenette() -> Config:
+    """Imagenette, ten ImageNet classes of about 950 images, at 128 px. Starting values."""
+    return Config(
+        name="imagenette",
+        data=DataConfig(resolution=128, workers=4),
+        generator=GeneratorConfig(width=32, max_width=256),
+        codebook=CodebookConfig(ipc=(1, 10), dim=128),
+        extractors=ExtractorConfig(weights="blend", pool_size=20, train_steps=500),
+        losses=LossConfig(ce=0.5),
+        initialise=InitialiseConfig(steps=3000, batch=110),
+        condense=CondenseConfig(images=2_560_000, real_per_class=64),
+    )
+
+
+def imagenet1k_64() -> Config:
+    """ImageNet-1k at 64 px, 1000 classes of 732 to 1300 images. Starting values.
+
+    61 codes of 64 numbers a class are 3.9 M numbers, a third of what one image per class takes in pixels.
+    Students' training is cut at 100 000 steps; with 1.28 M images the whole set is no baseline to run by default.
+    """
+    return Config(
+        name="imagenet1k_64",
+        data=DataConfig(resolution=64, workers=8),
+        generator=GeneratorConfig(width=96, max_width=384, blocks=2, class_dim=128),
+        codebook=CodebookConfig(ipc=(1, 10, 50), dim=64),
+        extractors=ExtractorConfig(weights="blend", pool_size=20, train_steps=5000),
+        losses=LossConfig(ce=0.5),
+        initialise=InitialiseConfig(steps=30_000, batch=512, gan_images=20_000_000, gan_batch=256),
+        condense=CondenseConfig(
+            images=80_000_000, classes_per_step=64, real_per_class=64, codes_per_step=10,
+            ema_images=500_000, log_images=200_000, checkpoint_images=4_000_000,
+        ),
+        evaluation=EvaluationConfig(students=3, epochs=300, max_steps=100_000, baselines=("random", "kmeans")),
+    )  # fmt: skip
+
+
+def imagenet1k_128() -> Config:
+    """ImageNet-1k at 128 px. Starting values; generated images go through the loss 256 at a time to spare memory."""
+    return Config(
+        name="imagenet1k_128",
+        data=DataConfig(resolution=128, workers=8, os_cache=False),
+        generator=GeneratorConfig(width=64, max_width=512, blocks=2, class_dim=128),
+        codebook=CodebookConfig(ipc=(1, 10, 50), dim=128),
+        extractors=ExtractorConfig(weights="blend", pool_size=20, train_steps=5000),
+        losses=LossConfig(ce=0.5),
+        initialise=InitialiseConfig(steps=30_000, batch=256, gan_images=20_000_000, gan_batch=256),
+        condense=CondenseConfig(
+            images=80_000_000, classes_per_step=64, real_per_class=32, codes_per_step=10, two_pass=256,
+            ema_images=500_000, log_images=200_000, checkpoint_images=4_000_000,
+        ),
+        evaluation=EvaluationConfig(
+            architectures=("resnet18",), students=3, epochs=300, max_steps=100_000, baselines=("random", "kmeans")
+        ),
+    )  # fmt: skip
+
+
+PRESETS: dict[str, Callable[[], Config]] = {
+    function.__name__: function
+    for function in (
+        digits, fashion_mnist, cifar10, cifar100, tiny_imagenet, imagenette, imagenet1k_64, imagenet1k_128,
+    )
+}  # fmt: skip
+"""Every preset by its name; the configuration that a function returns carries the same name."""
+
+
+def get_preset(name: str) -> Config:
+    """The preset called ``name``.
+
+    Raises:
+        ConfigError: there is none; the nearest name and all names are listed.
+    """
+    if name not in PRESETS:
+        raise ConfigError(choices_message("preset", name, PRESETS))
+    return PRESETS[name]()
