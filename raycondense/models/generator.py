@@ -1,0 +1,169 @@
+"""The class-conditional generator: codes and labels in, images in [0, 1] out.
+
+It is what condensation trains and what an artefact publishes. It knows nothing of codebooks (`codebook`) or losses.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from raycondense.config import RESOLUTIONS, GeneratorConfig
+from raycondense.errors import ConfigError
+from raycondense.seeds import derive_seed, seeded_construction
+
+BASE_RESOLUTION = 4
+"""Side in pixels of the first feature map."""
+
+MODULATION_STD = 0.25
+"""Standard deviation of a fresh modulation for codes and class embeddings of unit variance: the code already
+shapes every block, and no block starts out scaled by much more or less than one."""
+
+
+def _groups(channels: int) -> int:
+    """Groups of the normalisation: 8 where they divide the channels (always a multiple of 4), else 4."""
+    return math.gcd(channels, 8)
+
+
+class _ResidualBlock(nn.Module):
+    """Modulated norm, ReLU, (up-sampling,) 3x3 convolution, twice, around a shortcut (BigGAN, figure 15b).
+
+    The norm's scales and shifts come from outside: one matrix product makes those of all blocks at once.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, *, up: bool) -> None:
+        super().__init__()
+        self.up = up
+        self.groups = (_groups(channels_in), _groups(channels_out))
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
+        # A 1x1 convolution and nearest up-sampling commute, so the shortcut is computed at the low resolution.
+        self.shortcut = nn.Conv2d(channels_in, channels_out, 1, bias=False) if channels_in != channels_out else None
+
+    def forward(self, x: Tensor, scale1: Tensor, shift1: Tensor, scale2: Tensor, shift2: Tensor) -> Tensor:
+        h = F.relu(_modulated_norm(x, self.groups[0], scale1, shift1))
+        if self.up:
+            h = F.interpolate(h, scale_factor=2.0, mode="nearest")
+        h = self.conv1(h)
+        h = self.conv2(F.relu(_modulated_norm(h, self.groups[1], scale2, shift2)))
+        shortcut: Tensor = x if self.shortcut is None else self.shortcut(x)
+        if self.up:
+            shortcut = F.interpolate(shortcut, scale_factor=2.0, mode="nearest")
+        return h + shortcut
+
+
+def _modulated_norm(x: Tensor, groups: int, scale: Tensor, shift: Tensor) -> Tensor:
+    """Normalise each image [C, H, W] of x by itself, then scale and shift its channels, both [N, C, 1, 1]."""
+    return torch.addcmul(shift, F.group_norm(x, groups), scale)
+
+
+class Generator(nn.Module):
+    """Residual generator in the manner of SNGAN and BigGAN, modulated by code and class.
+
+    Images start as a 4x4 map made from the code and the class embedding and double their side until ``resolution``;
+    code and embedding also set the scale and shift of every normalisation (class-conditional BigGAN,
+    arXiv 1809.11096, appendix B). Normalisation is per image (group norm, no batch statistics): an image depends on its
+    own code and label only. Parameters grow with ``width``, hardly with the number of classes (one embedding each).
+
+    Args:
+        config: widths, blocks and the size of the class embedding.
+        num_classes: labels are 0 to ``num_classes - 1``.
+        latent_dim: size of a code (`CodebookConfig.dim`).
+        resolution: side of the images in pixels, a power of two from 8 to 256.
+        seed: weights are a function of it; torch's global generators stay untouched.
+
+    Raises:
+        ConfigError: a resolution, number of classes or code size that cannot be.
+    """
+
+    def __init__(
+        self, config: GeneratorConfig, *, num_classes: int, latent_dim: int, resolution: int, seed: int = 0
+    ) -> None:
+        super().__init__()
+        if resolution not in RESOLUTIONS:
+            raise ConfigError(f"data.resolution: found {resolution!r}, valid: {', '.join(map(str, RESOLUTIONS))}")
+        if num_classes < 1:
+            raise ConfigError(f"data.num_classes: found {num_classes!r}, valid: 1 or more to build a generator")
+        if latent_dim < 1:
+            raise ConfigError(f"codebook.dim: found {latent_dim!r}, valid: 1 or more")
+        self.config = config
+        self.num_classes = num_classes
+        self.latent_dim = latent_dim
+        self.resolution = resolution
+        with seeded_construction(derive_seed(seed, "generator")):
+            self._build()
+            self._initialise()
+
+    def _channels(self, resolution: int) -> int:
+        return min(self.config.width * (self.resolution // resolution), self.config.max_width)
+
+    def _build(self) -> None:
+        first = self._channels(BASE_RESOLUTION)
+        condition = self.latent_dim + self.config.class_dim
+        self.embedding = nn.Embedding(self.num_classes, self.config.class_dim) if self.config.class_dim else None
+        self.stem = nn.Linear(condition, BASE_RESOLUTION**2 * first)
+        self.blocks = nn.ModuleList()
+        self._modulated: list[int] = []  # channels of each normalisation, in the order of use
+        channels, resolution = first, BASE_RESOLUTION
+        while resolution < self.resolution:
+            resolution *= 2
+            for index in range(self.config.blocks):
+                out = self._channels(resolution)
+                self.blocks.append(_ResidualBlock(channels, out, up=index == 0))
+                self._modulated += [channels, out]
+                channels = out
+        self._modulated.append(channels)
+        self.modulation = nn.Linear(condition, 2 * sum(self._modulated))
+        self.to_rgb = nn.Conv2d(channels, 3, 3, padding=1)
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        condition = self.stem.in_features
+        nn.init.normal_(self.stem.weight, std=condition**-0.5)
+        nn.init.zeros_(self.stem.bias)
+        nn.init.normal_(self.modulation.weight, std=MODULATION_STD * condition**-0.5)
+        nn.init.zeros_(self.modulation.bias)
+        with torch.no_grad():
+            for scale, _ in self._scales_and_shifts(self.modulation.bias[None]):
+                scale.fill_(1.0)
+        # Quiet first images, grey of a standard deviation near 0.1: the sigmoid is steep where they start.
+        nn.init.normal_(self.to_rgb.weight, std=0.5 * (9 * self.to_rgb.in_channels) ** -0.5)
+
+    def _scales_and_shifts(self, modulation: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Cut [N, 2 sum of channels] into a scale and a shift [N, C, 1, 1] for each normalisation."""
+        sizes = [channels for channels in self._modulated for _ in range(2)]
+        parts = modulation[:, :, None, None].split(sizes, dim=1)
+        return list(zip(parts[::2], parts[1::2], strict=True))
+
+    def forward(self, codes: Tensor, labels: Tensor) -> Tensor:
+        """Images of ``codes``.
+
+        Args:
+            codes: [N, latent_dim], float.
+            labels: [N], int64 class numbers.
+
+        Returns:
+            [N, 3, resolution, resolution] in [0, 1], channels-last in memory; float32 under autocast too.
+        """
+        condition = codes if self.embedding is None else torch.cat((codes, self.embedding(labels)), dim=1)
+        norms = self._scales_and_shifts(self.modulation(condition))
+        # [N, 4, 4, C] seen as [N, C, 4, 4]: the channels-last layout runs through all blocks, and is fastest.
+        x = self.stem(condition).view(-1, BASE_RESOLUTION, BASE_RESOLUTION, self._modulated[0]).permute(0, 3, 1, 2)
+        for index, block in enumerate(self.blocks):
+            x = block(x, *norms[2 * index], *norms[2 * index + 1])
+        x = self.to_rgb(F.relu(_modulated_norm(x, _groups(x.shape[1]), *norms[-1])))
+        if x.dtype in (torch.bfloat16, torch.float16):
+            x = x.float()
+        return torch.sigmoid(x)
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers in all weights."""
+        return sum(p.numel() for p in self.parameters())
