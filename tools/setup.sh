@@ -111,11 +111,15 @@ apt_install() {
         as_root=(sudo -n)
     fi
     say "installing system packages: $*"
+    local output
     local apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300)
-    # One unreachable source of several must not stop what the others can give.
-    "${apt[@]}" update </dev/null || warn "apt-get update failed; trying with the package lists that are here"
-    "${apt[@]}" install -y --no-install-recommends "$@" </dev/null >/dev/null || {
-        warn "apt-get could not install $*"
+    if [[ -z ${apt_updated:-} ]]; then
+        apt_updated=yes
+        # One unreachable source of several must not stop what the others can give.
+        output=$("${apt[@]}" update </dev/null 2>&1) || warn "apt-get update: ${output:-failed}"
+    fi
+    output=$("${apt[@]}" install -y --no-install-recommends "$@" </dev/null 2>&1) || {
+        warn "apt-get could not install $*; it said:" $'\n'"$output"
         return 1
     }
 }
@@ -171,7 +175,8 @@ pip_install() {
     local options=(--disable-pip-version-check --no-input)
     if [[ ! -t 1 ]]; then options+=(--quiet); fi
     if [[ $constraints != none ]]; then options+=(--constraint "$constraints"); fi
-    "$venv/bin/python" -m pip install "${options[@]}" "$@" </dev/null
+    # The variable rather than the option: pip releases that know one way only ignore it.
+    PIP_USE_PEP517=1 "$venv/bin/python" -m pip install "${options[@]}" "$@" </dev/null
 }
 
 # Builds FFCV. Never from pip's cache: the wheel is linked to the OpenCV of the release it was built on.

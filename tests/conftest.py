@@ -1,0 +1,81 @@
+"""What all tests share: an environment of their own, Ray once a session, and real images where there are any."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Ray reads these at its import, in this process and in the workers that inherit them.
+os.environ.update(
+    {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+        "RAY_TRAIN_METRICS_ENABLED": "0",
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
+        "RAY_AIR_NEW_OUTPUT": "0",
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",
+        "MPLBACKEND": "Agg",
+        "HF_HUB_OFFLINE": "1",
+    }
+)
+os.environ.pop("RAY_ADDRESS", None)
+
+TEST_DATA = "RAYCONDENSE_TEST_DATA"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that start Ray come last: what is quick to fail fails first."""
+    items.sort(key=lambda item: item.get_closest_marker("cluster") is not None)
+
+
+@pytest.fixture(autouse=True)
+def _neutral_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the developer's shell reaches a test."""
+    for name in list(os.environ):
+        if name.startswith("RAYCONDENSE_") and name != TEST_DATA:
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """Ray on this machine, once for all tests marked ``cluster``: 4 logical CPUs, no dashboard.
+
+    A test that needs another Ray (several nodes, a dashboard, a driver to kill) starts it in a process of its own.
+    """
+    import ray
+
+    # Not pytest's own folder: the sockets in here have paths of at most 107 bytes.
+    folder = tempfile.mkdtemp(prefix="rt", dir="/tmp")
+    ray.init(
+        address="local",
+        num_cpus=4,
+        num_gpus=0,
+        resources={"trial_slot": 4},
+        include_dashboard=False,
+        object_store_memory=150 * 1024**2,
+        log_to_driver=False,
+        configure_logging=False,
+        _temp_dir=folder,
+    )
+    yield
+    ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def real_images() -> Path:
+    """Folder of real images (cifar10/, imagenette_subset/, …); tests that want it skip where it is absent."""
+    folder = os.environ.get(TEST_DATA)
+    if not folder:
+        pytest.skip(f"no real images: {TEST_DATA} names no folder")
+    if not Path(folder).is_dir():
+        pytest.fail(f"{TEST_DATA}: no such folder: {folder}")
+    return Path(folder)
