@@ -136,6 +136,8 @@ class ExtractorConfig:
     """Networks in the pool (trained and blend)."""
     train_steps: int = 200
     """Training steps of each pool network."""
+    train_batch: int = 256
+    """Real images in a pool training step; at most all of them."""
     train_lr: float = 0.01
     """Learning rate of pool training (SGD, momentum 0.9)."""
     draw: Literal["step", "rank"] = "step"
@@ -147,6 +149,7 @@ class ExtractorConfig:
         _require(0 <= self.depth <= 8, "extractors.depth", self.depth, "0 (by resolution) to 8")
         _require(self.pool_size >= 1, "extractors.pool_size", self.pool_size, "1 or more")
         _require(self.train_steps >= 1, "extractors.train_steps", self.train_steps, "1 or more")
+        _require(self.train_batch >= 1, "extractors.train_batch", self.train_batch, "1 or more")
         _require(self.train_lr > 0, "extractors.train_lr", self.train_lr, "more than 0")
 
 

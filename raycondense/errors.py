@@ -46,6 +46,12 @@ class DivergedError(RaycondenseError, RuntimeError):
     exit_code = 1
 
 
+class Interrupted(RaycondenseError):
+    """A run was asked to stop; its state is in the last checkpoint and the same command goes on."""
+
+    exit_code = 130
+
+
 class RunError(RaycondenseError, RuntimeError):
     """A run failed for a reason outside the user's settings (a full disk, a lost worker)."""
 

@@ -1,0 +1,178 @@
+"""Ray Train around the condensation loop: a `TorchTrainer` whose workers each run `raycondense.condense.run`."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+# Ray reads these when it is imported or started; what the user has set stays.
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+import ray.train
+from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train.torch import TorchTrainer
+
+from raycondense import condense
+from raycondense.cluster.host import RECORD, RayHost
+from raycondense.config import Config
+from raycondense.configfile import config_from_dict, config_to_dict
+from raycondense.errors import ConfigError, Interrupted, RaycondenseError, RunError
+from raycondense.storage import append_line
+
+logger = logging.getLogger("raycondense")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RayConfigs:
+    """Ray Train's own configurations, passed through; what is None is made from ``Config.cluster``."""
+
+    scaling_config: ScalingConfig | None = None
+    run_config: RunConfig | None = None
+    failure_config: FailureConfig | None = None
+    checkpoint_config: CheckpointConfig | None = None
+
+
+class LogCallback(UserCallback):
+    """Appends the workers' log records to the run's ``log.jsonl`` (in Ray Train's controller, on the driver's node)."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        # An exception here would end the run without a retry, and a lost log line is not worth that.
+        try:
+            if metrics and RECORD in metrics[0]:
+                append_line(self._path, metrics[0][RECORD])
+        except (OSError, RaycondenseError) as error:
+            logger.warning("%s: a log record was lost: %s", self._path, error)
+
+
+def train_worker(settings: dict[str, Any]) -> None:
+    """What every Ray Train worker runs; ``settings`` holds the configuration as a dict and the beton's path."""
+    logging.getLogger("raycondense").setLevel(settings["log_level"])
+    config = config_from_dict(settings["config"])
+    condense.run(config, Path(settings["train"]), RayHost())
+
+
+def connect() -> None:
+    """Join the cluster that RAY_ADDRESS names or the job runs in, else start one on this machine."""
+    if ray.is_initialized():
+        return
+    ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False, configure_logging=False)
+
+
+def fit_on_ray(config: Config, train: Path, folder: Path, configs: RayConfigs) -> Path:
+    """Condense with Ray Train and return the folder of the final checkpoint.
+
+    Run again with the same ``folder`` it goes on from the last checkpoint.
+
+    Args:
+        config: the whole configuration, its data resolved.
+        train: beton of the training images, readable at this path on every node.
+        folder: run folder; Ray's storage is ``folder/ray`` unless ``run_config`` names another.
+        configs: Ray Train's own configurations.
+
+    Raises:
+        ConfigError: this machine's own cluster has fewer CPUs or GPUs than the workers ask for.
+        Interrupted: Ctrl-C.
+        RunError: the run failed for a reason that is not ours; Ray's message is in it.
+    """
+    started_here = not ray.is_initialized() and not os.environ.get("RAY_ADDRESS")
+    connect()
+    scaling = configs.scaling_config or scaling_config(config)
+    if started_here:
+        check_room(scaling)
+    run_config = run_config_for(config, folder, configs)
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={
+            "config": config_to_dict(config),
+            "train": str(train.absolute()),
+            "log_level": logging.getLogger("raycondense").getEffectiveLevel(),
+        },
+        scaling_config=scaling,
+        run_config=run_config,
+    )
+    result = _fit(trainer, folder)
+    if result.checkpoint is None:
+        raise RunError(f"{folder}: Ray Train ended without a checkpoint")
+    return Path(result.checkpoint.path)
+
+
+def scaling_config(config: Config) -> ScalingConfig:
+    """Ray Train's scaling configuration for ``config.cluster``; call it when Ray is running.
+
+    With ``gpus_per_worker`` -1 each worker gets a GPU where the cluster has one for each, and none elsewhere.
+    """
+    cluster = config.cluster
+    gpus = cluster.gpus_per_worker
+    if gpus == -1:
+        gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= cluster.workers else 0.0
+    resources = {"CPU": cluster.cpus_per_worker}
+    if gpus:
+        resources["GPU"] = gpus
+    return ScalingConfig(num_workers=cluster.workers, use_gpu=gpus > 0, resources_per_worker=resources)
+
+
+def run_config_for(config: Config, folder: Path, configs: RayConfigs) -> RunConfig:
+    """Ray Train's run configuration: the user's own where given, else storage in ``folder`` and a fixed name,
+    which is what makes the same command go on where it stopped."""
+    given = configs.run_config
+    kept = CheckpointConfig(num_to_keep=config.cluster.checkpoints_kept)
+    retried = FailureConfig(max_failures=config.cluster.max_failures)
+    if given is None:
+        return RunConfig(
+            name="ray",
+            storage_path=str(folder),
+            failure_config=configs.failure_config or retried,
+            checkpoint_config=configs.checkpoint_config or kept,
+            callbacks=[LogCallback(folder / "log.jsonl")],
+            logging_config=LoggingConfig(log_level="ERROR"),
+        )
+    return dataclasses.replace(
+        given,
+        failure_config=configs.failure_config or given.failure_config,
+        checkpoint_config=configs.checkpoint_config or given.checkpoint_config,
+        callbacks=[*(given.callbacks or []), LogCallback(folder / "log.jsonl")],
+    )
+
+
+def check_room(scaling: ScalingConfig) -> None:
+    """Refuse what a cluster that cannot grow will never have: Ray would wait for it for ever.
+
+    Raises:
+        ConfigError: more CPUs or GPUs are asked for than there are.
+    """
+    there = ray.cluster_resources()
+    workers = scaling.num_workers if isinstance(scaling.num_workers, int) else scaling.num_workers[0]
+    for name, amount in (scaling.resources_per_worker or {"CPU": 1}).items():
+        needed = workers * amount
+        if needed > there.get(name, 0):
+            raise ConfigError(
+                f"cluster.workers: {workers} workers need {needed:g} {name}s, this machine has "
+                f"{there.get(name, 0):g}; lower cluster.workers or cluster.{name.lower()}s_per_worker"
+            )
+
+
+def _fit(trainer: TorchTrainer, folder: Path) -> ray.train.Result:
+    """`TorchTrainer.fit`, with an error of ours where a worker raised one."""
+    try:
+        return trainer.fit()
+    except KeyboardInterrupt:
+        raise Interrupted(f"{folder}: interrupted; run the same command to go on from its last checkpoint") from None
+    except ray.train.WorkerGroupError as error:
+        failures = dict(sorted(error.worker_failures.items()))
+        for failure in failures.values():
+            if isinstance(failure, RaycondenseError):
+                raise failure from None
+        rank, first = next(iter(failures.items()))
+        message = f"{folder}: worker {rank} failed: {type(first).__name__}: {first}"
+        raise RunError(f"{message}; run the same command to go on from the last checkpoint") from error
+    except ray.train.ControllerError as error:
+        raise RunError(f"{folder}: Ray Train failed: {error.controller_failure}") from error

@@ -1,0 +1,97 @@
+"""The loop: initialise → condense, on one worker or many, resumable at every checkpoint.
+
+Publishing what it leaves (`raycondense.publish`) is the caller's, who also knows where the run's folder is.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor
+
+from raycondense.config import Config
+from raycondense.data.normalize import Normalize
+from raycondense.data.open import open_class_batches
+from raycondense.data.sidecar import Sidecar
+from raycondense.host import Host
+from raycondense.initialise import fit_reconstruction, pretrain_gan, train_pool
+from raycondense.progress import Progress
+from raycondense.state import TrainState
+from raycondense.step import CondenseStep
+from raycondense.updates import Updater, cosine
+
+logger = logging.getLogger("raycondense")
+
+
+def run(config: Config, train: Path, host: Host) -> TrainState:
+    """Run all stages that are not done yet, from the newest checkpoint if there is one.
+
+    Args:
+        config: the whole configuration; ``data.num_classes`` agrees with the dataset.
+        train: beton of the training images.
+        host: surroundings of this process.
+
+    Returns:
+        The state in stage ``done``; what is to be published is ``state.average``.
+
+    Raises:
+        DivergedError: a loss became non-finite.
+        Interrupted: the host asked to stop; a checkpoint was saved.
+    """
+    sidecar = Sidecar.load(train)
+    state = TrainState(config, num_classes=sidecar.num_classes, device=host.device)
+    with host.latest_checkpoint() as folder:
+        if folder is not None:
+            state.load(folder)
+            logger.info("going on from checkpoint %s (%s images into %s)", folder.name, state.images, state.stage)
+    works: dict[str, Callable[[Config, Path, TrainState, Host, Progress], None]] = {
+        "pool": train_pool,
+        "gan": pretrain_gan,
+        "reconstruct": fit_reconstruction,
+        "condense": condense,
+    }
+    while state.stage != "done":
+        works[state.stage](config, train, state, host, Progress(config, state, host))
+        if state.stage == "reconstruct":
+            state.average.load_state_dict(state.model.state_dict())
+        state.next_stage()
+        host.save_checkpoint(state.name, state.save)
+    return state
+
+
+def condense(config: Config, train: Path, state: TrainState, host: Host, progress: Progress) -> None:
+    """The condensation stage: match, spread and separate until ``condense.images`` real images were seen."""
+    settings = config.condense
+    state.model.requires_grad_(True)
+    updater = Updater(
+        state.model, host, lr_generator=settings.lr_generator, lr_codebook=settings.lr_codebook,
+        grad_clip=settings.grad_clip,
+    )  # fmt: skip
+    updater.load_state_dict(state.optimizers)
+    if state.images >= settings.images:
+        return
+    batches = open_class_batches(train, config, rank=host.rank, world_size=host.world_size, device=host.device)
+    with batches:
+        normalize = Normalize(batches.sidecar.mean, batches.sidecar.std).to(host.device)
+        step = CondenseStep(config, state, normalize, host)
+        named: dict[str, Tensor] = {}
+        images = 0
+        for batch in batches.steps(state.step):
+            step_classes = len(batches.plan.step_classes(batch.step))
+            for name, value in step(batch, updater, step_classes=step_classes).items():
+                named[name] = named[name] + value if name in named else value
+            images += step_classes * settings.real_per_class
+            if (batch.step + 1) % settings.accumulate:
+                continue
+            decay = cosine(state.images / settings.images) if settings.lr_schedule == "cosine" else 1.0
+            updater.apply(accumulated=settings.accumulate, lr_factor=decay)
+            state.update_average(images)
+            # The clock moves at updates only: between them gradients are pending, which no checkpoint holds.
+            progress.after_steps(
+                named, steps=settings.accumulate, images=images, total=settings.images, optimizers=updater.state_dict
+            )
+            named, images = {}, 0
+            if state.images >= settings.images:
+                break

@@ -1,0 +1,67 @@
+"""What a person sees of long work: a bar with rate and time left on a terminal, now and then a line elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from raycondense.host import Record
+
+QUIET_SECONDS = 10.0  # between two lines where the output is not a terminal
+
+
+class Display:
+    """Context manager that draws log records and counts of ``(done, total)``.
+
+    Args:
+        enabled: False draws nothing.
+    """
+
+    def __init__(self, enabled: bool = True) -> None:
+        self._enabled = enabled
+        self._live: Any = None
+        self._tasks: dict[str, Any] = {}
+        self._printed = 0.0
+        self._started: dict[str, float] = {}
+
+    def __enter__(self) -> Display:
+        if self._enabled and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+            self._live = Progress(
+                TextColumn("{task.description:<12}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
+                TextColumn("{task.fields[note]}"), TimeElapsedColumn(), TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )  # fmt: skip
+            self._live.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._live is not None:
+            self._live.__exit__(kind, error, trace)
+
+    def record(self, record: Record) -> None:
+        """Draw one log record of the loop."""
+        losses = " ".join(
+            f"{name.removeprefix('loss/')} {value:.4g}" for name, value in record.items() if name.startswith("loss/")
+        )
+        rate = float(record["images_per_second"])
+        self.count(str(record["stage"]), int(record["images"]), int(record["total"]), f"{rate:,.0f} images/s  {losses}")
+
+    def count(self, name: str, done: int, total: int, note: str = "") -> None:
+        """Draw that ``done`` of ``total`` units of the work ``name`` are done."""
+        if not self._enabled:
+            return
+        now = time.monotonic()
+        started = self._started.setdefault(name, now)
+        if self._live is not None:
+            if name not in self._tasks:
+                self._tasks[name] = self._live.add_task(name, total=total, note="")
+            self._live.update(self._tasks[name], completed=done, total=total, note=note)
+        elif now - self._printed >= QUIET_SECONDS or done >= total:
+            self._printed = now
+            left = (now - started) / max(done, 1) * max(total - done, 0)
+            print(f"{name}: {min(done / max(total, 1), 1):4.0%} ({done:,}/{total:,}) {left:.0f} s left  {note}", file=sys.stderr)

@@ -1,0 +1,58 @@
+"""What `raycondense info` says of a path: an artefact, a beton, a run folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from raycondense.config import AUGMENTATIONS, RESOLUTIONS
+from raycondense.errors import ConfigError
+from raycondense.presets import PRESETS
+from raycondense.storage import read_lines
+
+
+def describe(path: str) -> dict[str, Any]:
+    """Facts about an artefact's folder, a ``.beton`` or a run folder; of nothing, the choices there are.
+
+    Raises:
+        ConfigError: ``path`` is none of them.
+        DataError, ArtifactError: it is one, but damaged.
+    """
+    if not path:
+        from raycondense.evaluation.baselines import BASELINES
+        from raycondense.models import STUDENTS
+
+        return {
+            "presets": list(PRESETS),
+            "architectures": list(STUDENTS),
+            "baselines": list(BASELINES),
+            "augmentations": list(AUGMENTATIONS),
+            "resolutions": list(RESOLUTIONS),
+        }
+    place = Path(path)
+    if place.suffix == ".beton":
+        from raycondense.data.sidecar import Sidecar
+
+        sidecar = Sidecar.load(place)
+        sidecar.verify(place, full=True)
+        return {"kind": "beton", "images": sidecar.num_images, **sidecar.to_dict()}
+    if (place / "run.json").is_file():
+        records = [json.loads(line) for line in read_lines(place / "log.jsonl")]
+        finished = (place / "artifact" / "config.json").is_file()
+        run = json.loads((place / "run.json").read_text(encoding="utf-8"))
+        return {"kind": "run", "finished": finished, "last record": records[-1] if records else None, **run}
+    if path.startswith("hf-hub:") or (place / "config.json").is_file():
+        from raycondense.artifact.load import load
+
+        artifact = load(path)
+        return {
+            "kind": "artefact",
+            "classes": list(artifact.classes),
+            "resolution": artifact.resolution,
+            "banks (images per class)": list(artifact.ipcs),
+            "parameters": artifact.num_parameters,
+            "bytes": artifact.bytes,
+            "ipc_equivalent": artifact.ipc_equivalent,
+        }
+    raise ConfigError(f"{path}: found neither an artefact (config.json), a .beton nor a run folder (run.json)")

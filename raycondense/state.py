@@ -1,0 +1,164 @@
+"""What a condensation carries from step to step, and how it is written to and read from a checkpoint.
+
+Random state is not part of it: every draw is a function of the seed and the clock, so the clock is enough
+to resume exactly.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from raycondense.config import Config
+from raycondense.errors import CheckpointError
+from raycondense.models.codebook import Codebook
+from raycondense.models.discriminator import Discriminator
+from raycondense.models.generator import Generator
+from raycondense.models.pool import ExtractorPool
+from raycondense.seeds import derive_seed
+
+FORMAT_VERSION = 1
+STAGES = ("pool", "gan", "reconstruct", "condense", "done")
+
+
+class CondensedModel(nn.Module):
+    """Generator and codebook together: what is optimised, averaged and published.
+
+    Args:
+        config: the whole configuration.
+        num_classes: number of classes of the dataset.
+    """
+
+    def __init__(self, config: Config, num_classes: int) -> None:
+        super().__init__()
+        seed = derive_seed(config.seed, "model")
+        self.generator = Generator(
+            config.generator,
+            num_classes=num_classes,
+            latent_dim=config.codebook.dim,
+            resolution=config.data.resolution,
+            seed=seed,
+        )
+        self.codebook = Codebook(config.codebook, num_classes, seed=seed)
+
+    def forward(self, classes: Tensor, positions: Tensor) -> Tensor:
+        """Images [C, K, 3, R, R] in [0, 1] of codes ``positions`` [K] of ``classes`` [C]."""
+        codes = self.codebook.lookup(classes, positions)
+        labels = classes.repeat_interleave(len(positions))
+        return self.generator(codes.flatten(0, 1), labels).unflatten(0, (len(classes), -1))
+
+
+class TrainState:
+    """Model, running mean, extractor pool, discriminator and the clock.
+
+    Attributes:
+        stage: the stage being worked on, one of `STAGES`.
+        step: steps done in this stage.
+        images: real images seen in this stage, all ranks together.
+        optimizers: state dicts of the stage's optimizers, by name; empty at the start of a stage.
+    """
+
+    def __init__(self, config: Config, *, num_classes: int, device: torch.device) -> None:
+        self.config = config
+        self.model = CondensedModel(config, num_classes).to(device)
+        self.average = CondensedModel(config, num_classes).to(device).requires_grad_(False)
+        self.average.load_state_dict(self.model.state_dict())
+        self.pool = ExtractorPool(
+            config.extractors,
+            num_classes=num_classes,
+            resolution=config.data.resolution,
+            seed=derive_seed(config.seed, "extractors"),
+            device=device,
+        )
+        self.discriminator: Discriminator | None = None
+        if config.initialise.method == "gan":
+            self.discriminator = Discriminator(
+                width=max(16, config.generator.width),
+                num_classes=num_classes,
+                resolution=config.data.resolution,
+                seed=derive_seed(config.seed, "model"),
+            ).to(device)
+        self.optimizers: dict[str, Any] = {}
+        self.stage = next(iter(self.stages()))
+        self.step = 0
+        self.images = 0
+
+    def stages(self) -> Iterator[str]:
+        """The stages that this configuration goes through, in order."""
+        wanted = {
+            "pool": self.config.extractors.weights != "random",
+            "gan": self.config.initialise.method == "gan",
+            "reconstruct": self.config.initialise.method != "none",
+        }
+        return (stage for stage in STAGES if wanted.get(stage, True))
+
+    def next_stage(self) -> None:
+        """Go on to the following stage with a fresh clock and fresh optimizers."""
+        order = list(self.stages())
+        self.stage = order[order.index(self.stage) + 1]
+        self.step = self.images = 0
+        self.optimizers = {}
+
+    @property
+    def name(self) -> str:
+        """Checkpoint name; names sort by age."""
+        return f"{STAGES.index(self.stage)}-{self.stage}-{self.step:09d}"
+
+    def save(self, folder: Path) -> None:
+        """Write the state into an existing folder."""
+        state = {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "pool": self.pool.state_dict(),
+            "discriminator": None if self.discriminator is None else self.discriminator.state_dict(),
+            "optimizers": self.optimizers,
+        }
+        torch.save(state, folder / "state.pt")
+        clock = {"format_version": FORMAT_VERSION, "stage": self.stage, "step": self.step, "images": self.images}
+        (folder / "clock.json").write_text(json.dumps(clock))
+
+    def load(self, folder: Path) -> None:
+        """Read a state back.
+
+        Raises:
+            CheckpointError: a file is missing or damaged, from a newer format, or of another configuration.
+        """
+        device = next(self.model.parameters()).device
+        try:
+            clock = json.loads((folder / "clock.json").read_text())
+            state = torch.load(folder / "state.pt", map_location=device, weights_only=True)
+        except (OSError, ValueError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            raise CheckpointError(f"{folder}: damaged checkpoint ({error}); remove it to go on from an earlier one") from error
+        if clock.get("format_version") != FORMAT_VERSION:
+            found = clock.get("format_version")
+            raise CheckpointError(f"{folder}: checkpoint format {found}, this raycondense reads format {FORMAT_VERSION}")
+        if clock["stage"] not in self.stages():
+            raise CheckpointError(f"{folder}: stage {clock['stage']!r} is not one of {', '.join(self.stages())}")
+        try:
+            self.model.load_state_dict(state["model"])
+            self.average.load_state_dict(state["average"])
+            self.pool.load_state_dict(state["pool"])
+            if self.discriminator is not None:
+                self.discriminator.load_state_dict(state["discriminator"])
+        except (RuntimeError, KeyError) as error:
+            raise CheckpointError(f"{folder}: checkpoint of another model ({error})") from error
+        self.optimizers = state["optimizers"]
+        self.stage, self.step, self.images = clock["stage"], clock["step"], clock["images"]
+
+    @torch.no_grad()
+    def update_average(self, images: int) -> None:
+        """Move the running mean towards the weights by ``images`` real images (half-life ``condense.ema_images``).
+
+        The mean's memory grows with the run until it reaches the half-life, so that it forgets the start.
+        """
+        half_life = self.config.condense.ema_images
+        decay = 0.5 ** (images / half_life) if half_life else 0.0
+        decay = min(decay, (1 + self.step) / (10 + self.step))
+        mean, now = list(self.average.parameters()), list(self.model.parameters())
+        torch._foreach_lerp_(mean, now, 1 - decay)
