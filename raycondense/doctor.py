@@ -168,6 +168,8 @@ def check_ffcv() -> Check:
     try:
         run_probe(["-m", "raycondense.data.probe"])
     except ProbeError as error:
+        if str(error).startswith(("ImportError", "ModuleNotFoundError")):
+            return Check("FFCV", "warn", f"{version} does not import; the resident loader is used: {error}", FFCV_HELP)
         return Check("FFCV", "fail", f"{version} does not work: {error}", f"build it again: {FFCV_HELP}")
     return Check("FFCV", "ok", f"{version}, decodes raw and JPEG images")
 
