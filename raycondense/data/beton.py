@@ -115,10 +115,12 @@ class BetonWriter:
     ) -> None:
         if self._file is None:
             return
-        with self._file:
-            if kind is None:
-                self._finish()
-        self._file = None
+        try:
+            with self._file:
+                if kind is None:
+                    self._finish()
+        finally:
+            self._file = None
 
     def _finish(self) -> None:
         assert self._file is not None

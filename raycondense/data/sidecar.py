@@ -17,7 +17,7 @@ from typing import Any, Literal, cast
 
 from raycondense.data.beton_format import read_header
 from raycondense.errors import DataError
-from raycondense.storage import write_json
+from raycondense.storage import write_text
 
 FORMAT_VERSION = 1
 
@@ -116,14 +116,15 @@ class Sidecar:
         beton = Path(beton)
         return beton.with_name(beton.name + ".json")
 
-    def to_dict(self) -> dict[str, Any]:
-        """The values as they stand in the file."""
-        return {"format_version": self.format_version, **dataclasses.asdict(self)}
+    def to_json(self) -> str:
+        """The text of the file."""
+        values = {"format_version": self.format_version, **dataclasses.asdict(self)}
+        return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
     def save(self, beton: str | os.PathLike[str]) -> Path:
         """Write the sidecar beside ``beton`` and return its path."""
         path = self.path(beton)
-        write_json(path, self.to_dict())
+        write_text(path, self.to_json())
         return path
 
     @classmethod

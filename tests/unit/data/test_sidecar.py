@@ -49,7 +49,7 @@ def test_class_ranges(beton):
 
 def test_verify(beton, tmp_path):
     sidecar = sidecar_of(beton)
-    with pytest.raises(DataError, match="5 images in .* its sidecar says 6"):
+    with pytest.raises(DataError, match=r"5 images in .* its sidecar says 6"):
         dataclasses.replace(sidecar, counts=(4, 2)).verify(beton)
     with pytest.raises(DataError, match="bytes, its sidecar says"):
         dataclasses.replace(sidecar, size=sidecar.size + 1).verify(beton)
