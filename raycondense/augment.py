@@ -1,7 +1,7 @@
 """Differentiable siamese augmentation (DSA): the same random transformation for real and synthetic images.
 
-Zhao & Bilen, *Dataset Condensation with Differentiable Siamese Augmentation*, arXiv 2102.08259. Operations and ranges are
-those of its code, which DM, IDM and the usual evaluation protocol share: one operation is drawn a call.
+Zhao & Bilen, *Dataset Condensation with Differentiable Siamese Augmentation*, arXiv 2102.08259. Operations and
+ranges are those of its code, which DM, IDM and the usual evaluation protocol share: one operation is drawn a call.
 """
 
 from __future__ import annotations

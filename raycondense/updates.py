@@ -76,7 +76,7 @@ class Updater:
             values = torch.cat(self._host.all_gather(torch.cat([*self._code_gradients, empty])))
             if len(rows):
                 where = torch.stack((rows // codes.shape[1], rows % codes.shape[1]))
-                codes.grad = torch.sparse_coo_tensor(where, values / accumulated, codes.shape).coalesce()
+                codes.grad = torch.sparse_coo_tensor(where, values / accumulated, codes.shape, check_invariants=False).coalesce()
                 self._step(self._sparse_adam, self._rates[1] * lr_factor)
         self._code_rows, self._code_gradients = [], []
 

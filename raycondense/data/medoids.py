@@ -9,7 +9,7 @@ import numpy as np
 LARGEST_SIDE = 16  # pixels; k-means centers of images hardly change above, and distances cost less below
 
 
-def medoids(images: np.ndarray, k: int, *, seed: int) -> np.ndarray:
+def medoids(images: np.ndarray, k: int, seed: int = 0) -> np.ndarray:
     """Positions of ``k`` different images, each the nearest to a k-means center of pixels.
 
     Pixels are averaged down to at most 16 x 16. With ``k`` 1 the center is the mean.

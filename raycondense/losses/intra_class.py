@@ -14,8 +14,8 @@ def intra_class(features: Tensor, temperature: float, bound: Tensor | None = Non
 
     ``max(0, 1/K Σ_k log 1/(K−1) Σ_{j≠k} exp(cos(f_k, f_j) / τ) − bound)``: our reconstruction of the intra-class loss
     of *Dataset Condensation via Generative Model*, arXiv 2309.07698. The mean inside the logarithm makes values of
-    different K comparable: they lie in [−1/τ, 1/τ]. With ``bound`` the repulsion ends where samples are spread as widely
-    as real ones (`spread`); without, it keeps fighting the matching loss.
+    different K comparable: they lie in [−1/τ, 1/τ]. With ``bound`` the repulsion ends where samples are spread as
+    widely as real ones (`spread`); without, it keeps fighting the matching loss.
 
     Args:
         features: [C, K, D] of synthetic images by class.

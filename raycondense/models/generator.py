@@ -44,15 +44,24 @@ class _ResidualBlock(nn.Module):
         self.shortcut = nn.Conv2d(channels_in, channels_out, 1, bias=False) if channels_in != channels_out else None
 
     def forward(self, x: Tensor, scale1: Tensor, shift1: Tensor, scale2: Tensor, shift2: Tensor) -> Tensor:
-        h = F.relu(_modulated_norm(x, self.groups[0], scale1, shift1))
-        if self.up:
-            h = F.interpolate(h, scale_factor=2.0, mode="nearest")
-        h = self.conv1(h)
-        h = self.conv2(F.relu(_modulated_norm(h, self.groups[1], scale2, shift2)))
+        h = F.relu(_modulated_norm(x, self.groups[0], scale1, shift1), inplace=True)
+        h = _up_convolution(h, self.conv1) if self.up else self.conv1(h)
+        h = self.conv2(F.relu(_modulated_norm(h, self.groups[1], scale2, shift2), inplace=True))
         shortcut: Tensor = x if self.shortcut is None else self.shortcut(x)
         if self.up:
             shortcut = F.interpolate(shortcut, scale_factor=2.0, mode="nearest")
         return h + shortcut
+
+
+def _up_convolution(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """Double the side (nearest neighbour), then convolve with a 3x3 kernel, in 4/9 of the multiplications.
+
+    Each input pixel meets sums of the kernel's weights: together a 4x4 kernel of a transposed convolution of stride 2.
+    """
+    padded = F.pad(conv.weight, (1, 1, 1, 1))
+    rows = padded[..., 1:, :] + padded[..., :-1, :]
+    kernel = (rows[..., 1:] + rows[..., :-1]).flip(2, 3).transpose(0, 1)
+    return F.conv_transpose2d(x, kernel, conv.bias, stride=2, padding=1)
 
 
 def _modulated_norm(x: Tensor, groups: int, scale: Tensor, shift: Tensor) -> Tensor:
@@ -158,7 +167,7 @@ class Generator(nn.Module):
         x = self.stem(condition).view(-1, BASE_RESOLUTION, BASE_RESOLUTION, self._modulated[0]).permute(0, 3, 1, 2)
         for index, block in enumerate(self.blocks):
             x = block(x, *norms[2 * index], *norms[2 * index + 1])
-        x = self.to_rgb(F.relu(_modulated_norm(x, _groups(x.shape[1]), *norms[-1])))
+        x = self.to_rgb(F.relu(_modulated_norm(x, _groups(x.shape[1]), *norms[-1]), inplace=True))
         if x.dtype in (torch.bfloat16, torch.float16):
             x = x.float()
         return torch.sigmoid(x)
