@@ -1,0 +1,63 @@
+"""The look of a report: one style sheet, light and dark, from a phone to a wide screen."""
+
+CSS = """
+:root {
+  color-scheme: light dark;
+  --page: #f6f7f9; --card: #ffffff; --ink: #1d2129; --muted: #5b6472; --line: #e3e6eb; --accent: #2f5fd0;
+  --tint: #eef3fe;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --page: #111419; --card: #1a1e25; --ink: #e7eaf0; --muted: #9aa4b4; --line: #2c323c; --accent: #7ea6ff;
+    --tint: #1d2738;
+  }
+}
+* { box-sizing: border-box; }
+body {
+  margin: 0; background: var(--page); color: var(--ink); line-height: 1.5;
+  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif;
+}
+main { max-width: 68rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
+header p { color: var(--muted); margin: 0.25rem 0 0; }
+h1 { font-size: 1.75rem; line-height: 1.2; margin: 0; overflow-wrap: anywhere; }
+h2 { font-size: 1.2rem; margin: 0 0 0.75rem; }
+h3 { font-size: 0.95rem; margin: 1.25rem 0 0.5rem; color: var(--muted); font-weight: 600; }
+section { background: var(--card); border: 1px solid var(--line); border-radius: 12px;
+  padding: 1.25rem; margin-top: 1rem; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: 0.75rem;
+  margin: 1.25rem 0 0; }
+.tiles div { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 0.75rem 1rem; }
+.tiles dt { color: var(--muted); font-size: 0.85rem; }
+.tiles dd { margin: 0; font-size: 1.35rem; font-weight: 600; font-variant-numeric: tabular-nums; }
+.tiles small { display: block; font-size: 0.8rem; font-weight: 400; color: var(--muted); }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: 0.92rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: 0.4rem 0.75rem 0.4rem 0; border-bottom: 1px solid var(--line);
+  white-space: nowrap; }
+th { font-weight: 600; color: var(--muted); font-size: 0.82rem; }
+td.number, th.number { text-align: right; }
+tr.ours td { background: var(--tint); }
+tr.ours td:first-child { font-weight: 600; color: var(--accent); }
+td:first-child, th:first-child { padding-left: 0.5rem; }
+.notes { color: var(--muted); font-size: 0.88rem; padding-left: 1.1rem; margin: 0.75rem 0 0; }
+.notes li { overflow-wrap: anywhere; }
+.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); gap: 0.75rem; }
+.figures.wide { grid-template-columns: repeat(auto-fill, minmax(min(100%, 27rem), 1fr)); }
+.figures img { width: 100%; height: auto; display: block; }
+.class { padding: 0.75rem 0; border-top: 1px solid var(--line); }
+.class:first-of-type { border-top: 0; padding-top: 0; }
+.class h3 { margin: 0 0 0.4rem; color: var(--ink); overflow-wrap: anywhere; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 0.5rem 1.5rem; }
+.pair p { margin: 0 0 0.25rem; color: var(--muted); font-size: 0.82rem; }
+.strip { display: grid; grid-template-columns: repeat(var(--columns), minmax(0, 1fr)); gap: 3px; max-width: 34rem; }
+.strip img { width: 100%; aspect-ratio: 1; display: block; border-radius: 3px; image-rendering: pixelated; }
+summary { cursor: pointer; color: var(--muted); }
+pre { overflow-x: auto; font-size: 0.82rem; line-height: 1.4; margin: 0.75rem 0 0; }
+code { overflow-wrap: anywhere; font-size: 0.85em; }
+dl.facts { display: grid; grid-template-columns: max-content 1fr; gap: 0.25rem 1rem; margin: 0 0 0.75rem;
+  font-size: 0.92rem; }
+dl.facts dt { color: var(--muted); }
+dl.facts dd { margin: 0; overflow-wrap: anywhere; }
+footer { color: var(--muted); font-size: 0.85rem; margin-top: 1.5rem; }
+@media print { section { break-inside: avoid; } }
+"""
