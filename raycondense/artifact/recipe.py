@@ -6,6 +6,7 @@ It holds no clock time and no host name: the same run writes the same bytes.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import platform
 import subprocess
@@ -13,13 +14,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import raycondense
 from raycondense.artifact.format import FORMAT_VERSION
 from raycondense.config import Config
 from raycondense.configfile import config_to_dict
 from raycondense.data.sidecar import Sidecar
 
-LIBRARIES = ("torch", "torchvision", "ray", "ffcv", "numpy", "safetensors")
+LIBRARIES = ("torchvision", "ray", "ffcv", "numpy", "safetensors")
 _GIT_SECONDS = 10
 
 
@@ -46,7 +49,11 @@ def make_recipe(config: Config, sidecar: Sidecar, train: str | os.PathLike[str] 
 
 def versions() -> dict[str, str | None]:
     """Versions of Python, raycondense and the libraries that matter; None where one is not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version(), "raycondense": raycondense.__version__}
+    found: dict[str, str | None] = {
+        "python": platform.python_version(),
+        "raycondense": raycondense.__version__,
+        "torch": torch.__version__,  # says which build it is, as the package's metadata do not
+    }
     for name in LIBRARIES:
         try:
             found[name] = metadata.version(name)
@@ -55,6 +62,7 @@ def versions() -> dict[str, str | None]:
     return found
 
 
+@functools.cache
 def git_revision() -> str | None:
     """Commit of the checkout that raycondense runs from, with ``-dirty`` after it where files differ; else None."""
     package = Path(raycondense.__file__).resolve().parent

@@ -81,14 +81,31 @@ def save_artifact(
     # The resolved configuration says how many classes there were, also where the user's left it to the dataset.
     resolved = dataclasses.replace(config, data=dataclasses.replace(config.data, num_classes=sidecar.num_classes))
     with atomic_folder(target) as temporary:
-        write_weights(temporary / WEIGHTS, generator, codebook, dtype)
-        write_json(temporary / CONFIG, description.to_dict())
-        write_json(temporary / RECIPE, make_recipe(resolved, sidecar, train))
-        write_json(temporary / SCORES, _finite(scores or {}))
-        artifact = load(temporary)
-        (temporary / PREVIEW).write_bytes(preview_png(artifact))
+        try:
+            artifact = _fill(temporary, generator, codebook, description, make_recipe(resolved, sidecar, train), scores)
+        except ArtifactError as error:
+            # Nobody knows the temporary name, which is gone when the message is read.
+            raise ArtifactError(str(error).replace(str(temporary), str(target))) from error
         (temporary / CARD).write_text(make_card(artifact, name=target.name), encoding="utf-8")
     artifact.path = target
+    return artifact
+
+
+def _fill(
+    folder: Path,
+    generator: Generator,
+    codebook: Codebook,
+    description: ArtifactConfig,
+    recipe: Mapping[str, Any],
+    scores: Mapping[str, Any] | None,
+) -> Artifact:
+    """Write all but the card, and read it back."""
+    write_weights(folder / WEIGHTS, generator, codebook, description.dtype)
+    write_json(folder / CONFIG, description.to_dict())
+    write_json(folder / RECIPE, recipe)
+    write_json(folder / SCORES, _finite(scores or {}))
+    artifact = load(folder)
+    (folder / PREVIEW).write_bytes(preview_png(artifact))
     return artifact
 
 

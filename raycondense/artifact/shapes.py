@@ -13,12 +13,19 @@ from raycondense.models import Generator
 
 
 class _WithoutStorage(TorchFunctionMode):
-    """Inside the block every tensor that is made anew is a shape on torch's meta device, also where one is named."""
+    """Inside the block every tensor that is made anew is a shape on torch's meta device, also where one is named.
+
+    Functions that fill a tensor (their names end in one underscore) have nothing to fill and are left out: on the
+    meta device they would import torch's compiler, which takes seconds.
+    """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         named = dict(kwargs or {})
+        name = getattr(func, "__name__", "")
+        if name.endswith("_") and not name.endswith("__"):
+            return named["tensor"] if "tensor" in named else args[0]
         if "device" in named:
             named["device"] = torch.device("meta")
         return func(*args, **named)

@@ -91,6 +91,4 @@ def _compare(
 
 def _check_finite(file: Path, name: str, tensor: Tensor) -> None:
     if not bool(torch.isfinite(tensor).all()):
-        raise ArtifactError(
-            f"{file}: {name} holds numbers that are not finite in {tensor.dtype}; valid: finite weights"
-        )
+        raise ArtifactError(f"{file}: {name}: found numbers that are not finite as {tensor.dtype}")
