@@ -104,7 +104,7 @@ apt_install() {
     fi
     if ((EUID != 0)); then
         if ! sudo -n true 2>/dev/null; then
-            warn "not installing $*: that needs root, and sudo asks for a password. Run:" \
+            warn "not installing $*: that needs root, or a sudo without a password. Run:" \
                 "sudo apt-get install --no-install-recommends $*"
             return 1
         fi
