@@ -30,7 +30,7 @@ def digits() -> Config:
     """scikit-learn's 8-px digits, 10 classes of about 180 images: seconds to a minute on a CPU. Starting values."""
     return Config(
         name="digits",
-        data=DataConfig(resolution=8),
+        data=DataConfig(resolution=8, num_classes=10),
         generator=GeneratorConfig(width=16, max_width=32, class_dim=16),
         codebook=CodebookConfig(ipc=(1, 10), dim=32),
         extractors=ExtractorConfig(width=32, weights="blend", pool_size=4, train_steps=60),
@@ -48,7 +48,7 @@ def fashion_mnist() -> Config:
     """Fashion-MNIST stored at 32 px, 10 classes of 6000 grey images. Starting values."""
     return Config(
         name="fashion_mnist",
-        data=DataConfig(resolution=32),
+        data=DataConfig(resolution=32, num_classes=10),
         generator=GeneratorConfig(width=32, max_width=64),
         codebook=CodebookConfig(ipc=(1, 10, 50), dim=64),
         extractors=ExtractorConfig(weights="blend"),
@@ -66,8 +66,8 @@ def cifar10() -> Config:
     """
     return Config(
         name="cifar10",
-        data=DataConfig(resolution=32),
-        generator=GeneratorConfig(width=64, max_width=128),
+        data=DataConfig(resolution=32, num_classes=10),
+        generator=GeneratorConfig(width=64, max_width=96),
         codebook=CodebookConfig(ipc=(1, 10, 50), dim=128),
         extractors=ExtractorConfig(weights="blend", pool_size=20),
         losses=LossConfig(ce=0.5),
@@ -80,7 +80,7 @@ def cifar100() -> Config:
     """CIFAR-100, 32 px, 100 classes of 500 images. Starting values."""
     return Config(
         name="cifar100",
-        data=DataConfig(resolution=32),
+        data=DataConfig(resolution=32, num_classes=100),
         generator=GeneratorConfig(width=64, max_width=256, class_dim=64),
         codebook=CodebookConfig(ipc=(1, 10, 50), dim=128),
         extractors=ExtractorConfig(weights="blend", pool_size=20, train_steps=500),
@@ -94,7 +94,7 @@ def tiny_imagenet() -> Config:
     """Tiny-ImageNet, 64 px, 200 classes of 500 images. Starting values."""
     return Config(
         name="tiny_imagenet",
-        data=DataConfig(resolution=64, workers=4),
+        data=DataConfig(resolution=64, workers=4, num_classes=200),
         generator=GeneratorConfig(width=64, max_width=256, class_dim=64),
         codebook=CodebookConfig(ipc=(1, 10, 50), dim=128),
         extractors=ExtractorConfig(weights="blend", pool_size=20, train_steps=1000),
@@ -108,7 +108,7 @@ def imagenette() -> Config:
     """Imagenette, ten ImageNet classes of about 950 images, at 128 px. Starting values."""
     return Config(
         name="imagenette",
-        data=DataConfig(resolution=128, workers=4),
+        data=DataConfig(resolution=128, workers=4, num_classes=10),
         generator=GeneratorConfig(width=32, max_width=256),
         codebook=CodebookConfig(ipc=(1, 10), dim=128),
         extractors=ExtractorConfig(weights="blend", pool_size=20, train_steps=500),
@@ -121,13 +121,13 @@ def imagenette() -> Config:
 def imagenet1k_64() -> Config:
     """ImageNet-1k at 64 px, 1000 classes of 732 to 1300 images. Starting values.
 
-    61 codes of 64 numbers a class are 3.9 M numbers, a third of what one image per class takes in pixels.
+    A generator of 7.8 M parameters and 61 codes of 64 numbers a class: together as many floats as 0.95 images per class.
     Students' training is cut at 100 000 steps; with 1.28 M images the whole set is no baseline to run by default.
     """
     return Config(
         name="imagenet1k_64",
-        data=DataConfig(resolution=64, workers=8),
-        generator=GeneratorConfig(width=96, max_width=384, blocks=2, class_dim=128),
+        data=DataConfig(resolution=64, workers=8, num_classes=1000),
+        generator=GeneratorConfig(width=64, max_width=256, blocks=2, class_dim=128),
         codebook=CodebookConfig(ipc=(1, 10, 50), dim=64),
         extractors=ExtractorConfig(weights="blend", pool_size=20, train_steps=5000),
         losses=LossConfig(ce=0.5),
@@ -144,7 +144,7 @@ def imagenet1k_128() -> Config:
     """ImageNet-1k at 128 px. Starting values; generated images go through the loss 256 at a time to spare memory."""
     return Config(
         name="imagenet1k_128",
-        data=DataConfig(resolution=128, workers=8, os_cache=False),
+        data=DataConfig(resolution=128, workers=8, os_cache=False, num_classes=1000),
         generator=GeneratorConfig(width=64, max_width=512, blocks=2, class_dim=128),
         codebook=CodebookConfig(ipc=(1, 10, 50), dim=128),
         extractors=ExtractorConfig(weights="blend", pool_size=20, train_steps=5000),

@@ -28,7 +28,8 @@ def test_preset_carries_its_name_and_fits_its_dataset(name):
     assert config.data.resolution == resolution
     # A fifth of a class may go to the validation split.
     assert config.condense.real_per_class <= 0.8 * smallest
-    assert config.condense.classes_per_step <= CLASSES.get(name, 10)
+    assert config.data.num_classes == CLASSES.get(name, 10)
+    assert config.condense.classes_per_step <= config.data.num_classes
     assert config.condense.codes_per_step <= max(config.codebook.ipc)
     assert "values" in PRESETS[name].__doc__, "a docstring says that the values are starting points, or names the run"
 
