@@ -192,14 +192,17 @@ def check_pillow() -> Check:
 def check_ray(start: bool) -> Check:
     """Ray: its version, and with ``start`` whether it starts and runs a task."""
     version = installed_version("ray")
-    remedy = "pip install --force-reinstall 'ray[default,train,tune]'; without Ray: --cluster.workers 0"
+    reinstall = "pip install --force-reinstall 'ray[default,train,tune]'; without Ray: --cluster.workers 0"
     if version is None:
-        return Check("Ray", "fail", "not installed", remedy)
+        return Check("Ray", "fail", "not installed", reinstall)
     if not start:
         return Check("Ray", "ok", f"{version} (not started)")
     try:
         run_probe(["-m", "raycondense.cluster.probe"])
     except ProbeError as error:
+        remedy = "mend memory, shared memory and disk, if they are named below; without Ray: --cluster.workers 0"
+        if str(error).startswith(("ImportError", "ModuleNotFoundError")):
+            remedy = reinstall
         return Check("Ray", "fail", f"{version} does not start: {error}", remedy)
     return Check("Ray", "ok", f"{version}, starts and runs a task")
 
@@ -242,6 +245,7 @@ def run_checks(*, quick: bool = False, folder: Path = Path()) -> list[Check]:
         quick: do not start Ray and do not decode with FFCV.
         folder: where the data and runs are to be kept.
     """
+    shm = "Ray's object store lies there; in Docker: docker run --shm-size=4g ..."
     parts: list[Callable[[], Check | list[Check]]] = [
         check_python,
         check_packages,
@@ -251,7 +255,7 @@ def run_checks(*, quick: bool = False, folder: Path = Path()) -> list[Check]:
         partial(check_ray, start=not quick),
         check_cpus,
         check_memory,
-        partial(check_folder, "Shared memory", Path("/dev/shm"), GIB, "in Docker: docker run --shm-size=4g ..."),
+        partial(check_folder, "Shared memory", Path("/dev/shm"), GIB, shm),
         partial(check_folder, "Disk", folder.absolute(), 2 * GIB, "free some space, or work in another folder"),
         partial(check_folder, "Temporary", Path(tempfile.gettempdir()), GIB, "free some space, or set TMPDIR"),
     ]
