@@ -1,152 +1,194 @@
-"""Which classes and which images each step of the condensation sees: a function of the seed and the step alone.
+"""Which images a step reads: plans that are pure functions of (seed, step).
 
-Nothing is remembered between steps. A loader that goes on at step s reads the plan from s, and N workers that take
-their shards of a step together see what one worker would.
+Nothing here reads an image or keeps a state, so a run that starts at step s sees what an unbroken run would,
+and N workers together see what one worker would.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 
+from raycondense.data.sidecar import Sidecar
 from raycondense.errors import ConfigError, DataError
 from raycondense.seeds import derive_seed
 
 
-class ClassPlan:
-    """The order of classes and of the images in a class.
+class IndexPlan(Protocol):
+    """What a loader needs to know of a plan."""
 
-    A *class epoch* visits every class once, in a random order, cut into steps of about ``classes_per_step`` classes. At
-    each visit a class shows ``real_per_class`` different images; an *image epoch* of a class shows each of its images
-    at most once (a remainder that fills no visit waits for another epoch).
+    def indices(self, step: int) -> np.ndarray:
+        """Positions in the beton that this rank reads in ``step``, int64 [n]."""
+        ...
+
+    def size(self, step: int) -> int:
+        """How many that are, without making them."""
+        ...
+
+
+def blocked_order(count: int, block: int, rng: np.random.Generator) -> np.ndarray:
+    """A random order of ``range(count)`` in which ``block`` neighbours stay together.
+
+    The range is turned by a random offset, cut into blocks (the last one may be shorter) and the blocks are
+    permuted. The offset moves the cuts, so that over time every image meets every other one of its
+    neighbourhood. ``block`` 1 is a plain permutation.
+
+    Returns:
+        int64 [count], a permutation.
+    """
+    offset = int(rng.integers(count))
+    starts = np.arange(0, count, block)
+    rng.shuffle(starts)
+    order = (starts[:, None] + np.arange(block)).reshape(-1)
+    return (order[order < count] + offset) % count
+
+
+class ClassPlan:
+    """Classes and images of every class-grouped step.
+
+    Class-epoch e is a seeded permutation of all classes, cut into ``steps_per_class_epoch`` nearly equal steps, so that
+    each class is visited exactly once in it. A rank takes a contiguous share of each step's classes; as the
+    permutation changes, every rank meets every class. At its visit v class c gives ``real_per_class`` images
+    without duplicates: window v of a seeded `blocked_order` of its images, which is drawn anew when no whole
+    window is left.
 
     Args:
-        counts: images of each class; class c's samples are at ``sum(counts[:c])`` and after.
-        seed: the run's seed.
-        classes_per_step: classes of a step, all ranks together.
-        real_per_class: images M of a class in a step.
-        read_block: neighbours in the file that stay together; 1 is a fully random order.
-        rank: this worker.
-        world_size: number of workers.
-        names: class names for messages; numbers by default.
+        sidecar: of the beton that is read.
+        seed: of all draws, 0 or more.
+        classes_per_step: C, classes in a step, all ranks together.
+        real_per_class: M, images a class in a step.
+        read_block: images read together from one place of the file.
+        rank: this process.
+        world_size: number of processes.
+
+    Attributes:
+        steps_per_class_epoch: steps in which every class is visited once.
 
     Raises:
-        ConfigError: more classes a step than there are, or fewer classes in a step than workers.
+        ConfigError: more classes a step than there are, or a step has fewer classes than there are workers.
         DataError: a class has fewer than ``real_per_class`` images.
     """
 
     def __init__(
         self,
-        counts: Sequence[int],
+        sidecar: Sidecar,
         *,
         seed: int,
         classes_per_step: int,
         real_per_class: int,
-        read_block: int = 1,
+        read_block: int,
         rank: int = 0,
         world_size: int = 1,
-        names: Sequence[str] | None = None,
     ) -> None:
-        self.counts = np.asarray(counts, dtype=np.int64)
-        self.starts = np.concatenate([[0], np.cumsum(self.counts)[:-1]])
-        self.seed = seed
-        self.real_per_class = real_per_class
-        self.read_block = read_block
-        self.rank = rank
-        self.world_size = world_size
-        if classes_per_step > self.num_classes:
+        num_classes = sidecar.num_classes
+        if not 1 <= classes_per_step <= num_classes:
             raise ConfigError(
-                f"condense.classes_per_step: found {classes_per_step}, valid: 1 to {self.num_classes}, the classes there are"
+                f"condense.classes_per_step: found {classes_per_step}, valid: 1 to {num_classes}, the number of classes"
             )
-        self.steps_per_class_epoch = math.ceil(self.num_classes / classes_per_step)
-        fewest = self.num_classes // self.steps_per_class_epoch
+        smallest = min(sidecar.counts)
+        if not 1 <= real_per_class <= smallest:
+            name = sidecar.classes[sidecar.counts.index(smallest)]
+            raise DataError(
+                f"condense.real_per_class: found {real_per_class}, valid: 1 to {smallest}, "
+                f"the number of images of class {name!r}"
+            )
+        self.steps_per_class_epoch = -(-num_classes // classes_per_step)
+        fewest = num_classes // self.steps_per_class_epoch
         if fewest < world_size:
             raise ConfigError(
-                f"condense.classes_per_step: found {classes_per_step}, which gives steps of {fewest} classes, valid: "
-                f"at least one class for each of {world_size} workers"
+                f"condense.classes_per_step: found {classes_per_step}, which cuts {num_classes} classes into steps of "
+                f"{fewest} or more, fewer than the {world_size} workers; take more classes a step or fewer workers"
             )
-        if int(self.counts.min()) < real_per_class:
-            poorest = int(self.counts.argmin())
-            name = names[poorest] if names is not None else poorest
-            raise DataError(
-                f"condense.real_per_class: found {real_per_class}, class {name!r} has {self.counts[poorest]} images; "
-                f"valid: 1 to {self.counts[poorest]}"
-            )
-        # A class epoch's order serves all of its steps, and a class's order several of its visits.
-        self._class_order = lru_cache(maxsize=4)(self._draw_class_order)
-        self._image_order = lru_cache(maxsize=2 * self.num_classes)(self._draw_image_order)
+        if not 0 <= rank < world_size:
+            raise ConfigError(f"rank: found {rank}, valid: 0 to {world_size - 1}")
+        self.seed, self.real_per_class, self.read_block = seed, real_per_class, read_block
+        self.rank, self.world_size, self.num_classes = rank, world_size, num_classes
+        self._counts = sidecar.counts
+        self._starts = np.concatenate([[0], np.cumsum(sidecar.counts)[:-1]])
+        # Consecutive steps ask for the same permutation, consecutive visits for the same order: N numbers in all.
+        self._epoch_classes = lru_cache(maxsize=2)(self._draw_epoch_classes)
+        self._image_order = lru_cache(maxsize=num_classes)(self._draw_image_order)
 
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return len(self.counts)
-
-    def step_classes(self, step: int) -> np.ndarray:
-        """Classes int64 of a step, all ranks together; every class is there once a class epoch."""
-        epoch, place = divmod(step, self.steps_per_class_epoch)
-        return np.array_split(self._class_order(epoch), self.steps_per_class_epoch)[place]
-
-    def rank_classes(self, step: int) -> np.ndarray:
-        """This rank's share of `step_classes`; ranks' shares are disjoint and rotate over all classes."""
-        return np.array_split(self.step_classes(step), self.world_size)[self.rank]
-
-    def images(self, label: int, visit: int) -> np.ndarray:
-        """Positions int64 [M] in the beton of the images that class ``label`` shows at its ``visit``-th visit."""
-        epoch, window = divmod(visit, int(self.counts[label]) // self.real_per_class)
-        order = self._image_order(label, epoch)
-        return self.starts[label] + order[window * self.real_per_class : (window + 1) * self.real_per_class]
-
-    def rank_images(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """This rank's classes [C] of a step and the positions [C, M] of their images."""
-        classes = self.rank_classes(step)
-        visit = step // self.steps_per_class_epoch
-        return classes, np.stack([self.images(int(label), visit) for label in classes])
-
-    def _draw_class_order(self, epoch: int) -> np.ndarray:
+    def _draw_epoch_classes(self, epoch: int) -> np.ndarray:
         return np.random.default_rng(derive_seed(self.seed, "class order", epoch)).permutation(self.num_classes)
 
-    def _draw_image_order(self, label: int, epoch: int) -> np.ndarray:
-        """Blocks of neighbours in a random order; where blocks begin differs from epoch to epoch."""
-        count = int(self.counts[label])
-        random = np.random.default_rng(derive_seed(self.seed, "image order", label, epoch))
-        if self.read_block == 1:
-            return random.permutation(count)
-        rotated = np.roll(np.arange(count), int(random.integers(count)))
-        blocks = [rotated[start : start + self.read_block] for start in range(0, count, self.read_block)]
-        return np.concatenate([blocks[i] for i in random.permutation(len(blocks))])
+    def _draw_image_order(self, label: int, image_epoch: int) -> np.ndarray:
+        rng = np.random.default_rng(derive_seed(self.seed, "image order", label, image_epoch))
+        return blocked_order(self._counts[label], self.read_block, rng)
+
+    def step_classes(self, step: int) -> np.ndarray:
+        """Classes of ``step``, all ranks together, int64 [C]."""
+        epoch, position = divmod(step, self.steps_per_class_epoch)
+        return np.array_split(self._epoch_classes(epoch), self.steps_per_class_epoch)[position]
+
+    def rank_classes(self, step: int) -> np.ndarray:
+        """Classes of ``step`` that this rank takes, int64 [C_rank], 1 or more."""
+        return np.array_split(self.step_classes(step), self.world_size)[self.rank]
+
+    def class_images(self, label: int, visit: int) -> np.ndarray:
+        """Positions in the beton of the images that class ``label`` gives at its visit number ``visit``.
+
+        Returns:
+            int64 [M], different, ascending (so that they are read forwards).
+        """
+        wanted = self.real_per_class
+        image_epoch, window = divmod(visit, self._counts[label] // wanted)
+        order = self._image_order(label, image_epoch)
+        return np.sort(order[window * wanted : (window + 1) * wanted]) + self._starts[label]
+
+    def indices(self, step: int) -> np.ndarray:
+        """Positions in the beton of this rank's images of ``step``, int64 [C_rank · M], class after class."""
+        visit = step // self.steps_per_class_epoch
+        return np.concatenate([self.class_images(int(label), visit) for label in self.rank_classes(step)])
+
+    def size(self, step: int) -> int:
+        """Images that this rank reads in ``step``."""
+        return len(self.rank_classes(step)) * self.real_per_class
 
 
 class ShuffledPlan:
-    """Ordinary shuffled batches: every epoch a permutation of all images, cut in batches (a remainder is dropped).
+    """Ordinary shuffled batches: one endless row of seeded permutations of all images, cut into batches.
+
+    Every image comes once an epoch; a batch may lie across two epochs, so no image is ever dropped and a batch may
+    be larger than the set.
 
     Args:
-        images: number of images N.
-        seed: seed of the order.
-        batch: images of a batch, all ranks together.
-        rank: this worker.
-        world_size: number of workers; each takes an equal part of a batch (to one).
+        num_images: images in the beton.
+        seed: of the permutations, 0 or more.
+        batch: images in a step, all ranks together.
+        rank: this process, which takes a contiguous share of each batch.
+        world_size: number of processes.
 
     Raises:
-        ConfigError: the batch is larger than the set, or smaller than the number of workers.
+        ConfigError: a batch has fewer images than there are workers.
     """
 
-    def __init__(self, images: int, *, seed: int, batch: int, rank: int = 0, world_size: int = 1) -> None:
-        if not world_size <= batch <= images:
-            raise ConfigError(
-                f"batch of shuffled images: found {batch}, valid: {world_size} (the workers) to {images} (the images)"
-            )
-        self.num_images, self.seed, self.batch = images, seed, batch
+    def __init__(self, num_images: int, *, seed: int, batch: int, rank: int = 0, world_size: int = 1) -> None:
+        if batch < world_size:
+            raise ConfigError(f"batch: found {batch} images, valid: {world_size} or more, one for each worker")
+        if not 0 <= rank < world_size:
+            raise ConfigError(f"rank: found {rank}, valid: 0 to {world_size - 1}")
+        self.seed, self.batch, self.num_images = seed, batch, num_images
         self.rank, self.world_size = rank, world_size
-        self._order = lru_cache(maxsize=2)(self._draw_order)
+        self._first, self._last = batch * rank // world_size, batch * (rank + 1) // world_size
+        self._permutation = lru_cache(maxsize=2)(self._draw_permutation)
 
-    def rank_images(self, step: int) -> np.ndarray:
-        """Positions int64 in the beton of this rank's part of the ``step``-th batch."""
-        epoch, place = divmod(step, self.num_images // self.batch)
-        whole = self._order(epoch)[place * self.batch : (place + 1) * self.batch]
-        return np.array_split(whole, self.world_size)[self.rank]
-
-    def _draw_order(self, epoch: int) -> np.ndarray:
+    def _draw_permutation(self, epoch: int) -> np.ndarray:
         return np.random.default_rng(derive_seed(self.seed, "shuffle", epoch)).permutation(self.num_images)
+
+    def indices(self, step: int) -> np.ndarray:
+        """Positions in the beton of this rank's images of ``step``, int64 [n]."""
+        start, end = step * self.batch + self._first, step * self.batch + self._last
+        parts = []
+        while start < end:
+            epoch, position = divmod(start, self.num_images)
+            part = self._permutation(epoch)[position : position + end - start]
+            parts.append(part)
+            start += len(part)
+        return np.concatenate(parts)
+
+    def size(self, step: int) -> int:
+        """Images that this rank reads in ``step``."""
+        return self._last - self._first

@@ -1,54 +1,69 @@
-"""k-means medoids: the real images that stand for a class best."""
+"""k-means medoids: few real images that stand for a class."""
 
 from __future__ import annotations
 
 import warnings
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
-LARGEST_SIDE = 16  # pixels; k-means centers of images hardly change above, and distances cost less below
+from raycondense.errors import DataError
+
+POOLED_SIDE = 16  # pixels; what k-means compares. Finer detail only adds noise and time.
 
 
-def medoids(images: np.ndarray, k: int, seed: int = 0) -> np.ndarray:
-    """Positions of ``k`` different images, each the nearest to a k-means center of pixels.
-
-    Pixels are averaged down to at most 16 x 16. With ``k`` 1 the center is the mean.
+def medoids(images: np.ndarray | Tensor, k: int, seed: int) -> np.ndarray:
+    """Choose ``k`` different images, each the nearest one to a k-means center.
 
     Args:
-        images: uint8 [N, 3, H, H] of one class.
-        k: 1 to N.
+        images: uint8 [n, 3, H, W], compared by pixels average-pooled to at most 16 × 16, or float [n, D] features.
+        k: how many, 1 to n; 1 is the image nearest to the mean.
         seed: of k-means++.
 
     Returns:
-        int64 [k], ascending.
+        int64 [k], ascending positions in ``images``. The same on any number of threads.
 
     Raises:
-        ValueError: ``k`` is not in 1 to N.
+        DataError: ``k`` is not in 1 to n.
     """
-    if not 1 <= k <= len(images):
-        raise ValueError(f"k: found {k}, valid: 1 to {len(images)}, the images there are")
-    points = _points(images)
-    if k == 1:
-        centers = points.mean(0, keepdims=True)
-    else:
-        from sklearn.cluster import KMeans
-        from sklearn.exceptions import ConvergenceWarning
+    points = _points(torch.as_tensor(images))
+    if not 1 <= k <= len(points):
+        raise DataError(f"k: found {k} medoids of {len(points)} images, valid: 1 to {len(points)}")
+    if k == len(points):
+        return np.arange(k)
+    centers = points.mean(0, keepdims=True) if k == 1 else _kmeans_centers(points, k, seed)
+    return np.sort(_nearest_different(points, centers))
 
-        with warnings.catch_warnings():
-            # Fewer different images than k: centers coincide, and what follows still picks different images.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            centers = KMeans(k, n_init=1, random_state=seed % 2**32).fit(points).cluster_centers_
+
+def _points(images: Tensor) -> np.ndarray:
+    """float64 [n, D]: sums of pooled pixels are exact in it, so the order in which threads add up cannot matter."""
+    values = images.detach().to("cpu", torch.float64)
+    if values.ndim == 4 and max(values.shape[2:]) > POOLED_SIDE:
+        values = F.adaptive_avg_pool2d(values, POOLED_SIDE)
+    return values.flatten(1).numpy()
+
+
+def _kmeans_centers(points: np.ndarray, k: int, seed: int) -> np.ndarray:
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        # Fewer different images than centers is no fault here: `_nearest_different` still finds k images.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        centers: np.ndarray = KMeans(k, n_init=1, random_state=seed % 2**32).fit(points).cluster_centers_
+    return centers
+
+
+def _nearest_different(points: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    """The nearest point of each center; a point that is nearest to several goes to the closest of them."""
     squares = (points**2).sum(1)
-    distances = squares[None] - 2 * centers @ points.T
-    taken = np.zeros(len(points), dtype=bool)
-    for row in distances:
-        taken[int(np.where(taken, np.inf, row).argmin())] = True
-    return np.flatnonzero(taken)
-
-
-def _points(images: np.ndarray) -> np.ndarray:
-    """Images as float32 rows of averaged pixels."""
-    count, channels, side, _ = images.shape
-    factor = max(1, side // LARGEST_SIDE)
-    small = images.reshape(count, channels, side // factor, factor, side // factor, factor).mean((3, 5))
-    return (small.reshape(count, -1) / 255).astype(np.float32)
+    distances = np.stack([squares - 2 * points @ c + c @ c for c in centers])
+    chosen = np.empty(len(centers), np.int64)
+    for _ in range(len(centers)):
+        center, point = np.unravel_index(int(np.argmin(distances)), distances.shape)
+        chosen[center] = point
+        distances[center, :] = np.inf
+        distances[:, point] = np.inf
+    return chosen

@@ -1,4 +1,4 @@
-"""Standardisation, once and on the device: everywhere else images are uint8, or floats in [0, 1]."""
+"""The one place where pixels become standardised numbers."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from raycondense.errors import DataError
+
 
 class Normalize(nn.Module):
-    """``(x − mean) / std`` by channel, of uint8 images or of floats in [0, 1].
+    """Standardise images: (x − mean) / std by channel, on whatever device they are.
 
     Args:
-        mean: of each channel, of images / 255.
-        std: of each channel, more than 0.
+        mean: of each channel (R, G, B), of images in [0, 1].
+        std: likewise, more than 0.
+
+    Raises:
+        DataError: not three values each, or a standard deviation that is not positive.
     """
 
     mean: Tensor
@@ -21,11 +26,22 @@ class Normalize(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1))
+        if len(mean) != 3 or len(std) != 3 or not all(s > 0 for s in std):
+            raise DataError(f"mean, std: found {tuple(mean)}, {tuple(std)}, valid: 3 numbers each, std more than 0")
+        # Not in state_dict: they are the dataset's, not something that a model learned.
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images [..., 3, H, W] as standardised floats, differentiable where they are floats."""
-        if images.dtype == torch.uint8:
-            images = images.float() / 255
-        return (images - self.mean) / self.std
+        """Standardise.
+
+        Args:
+            images: uint8 [..., 3, H, W] in 0…255, or floating point in [0, 1].
+
+        Returns:
+            float32 [..., 3, H, W].
+        """
+        values = images.to(torch.float32)
+        if not images.is_floating_point():
+            values = values / 255
+        return (values - self.mean) / self.std

@@ -4,23 +4,49 @@ from __future__ import annotations
 
 import importlib
 import logging
-from pathlib import Path
-from typing import Literal
+import os
+from collections.abc import Callable
+from typing import Literal, get_args
 
 import torch
 
 from raycondense.config import Config
 from raycondense.data.batches import ClassBatches, ShuffledBatches
-from raycondense.data.beton import BetonReader
 from raycondense.data.class_plan import ClassPlan, ShuffledPlan
+from raycondense.data.cpus import usable_cpus
+from raycondense.data.sidecar import Sidecar
 from raycondense.errors import DependencyError
 
+Loader = Literal["ffcv", "resident"]
+LOADERS: tuple[Loader, ...] = get_args(Loader)
+
+_HOW_TO_INSTALL = "pip install 'raycondense[ffcv]' after its system packages (docs/install.md)"
 logger = logging.getLogger("raycondense")
 
-HOW_TO_INSTALL = "pip install 'raycondense[ffcv]' after its system packages (docs/install.md), or set data.loader to resident"
+
+def class_batches_type(loader: Loader) -> Callable[..., ClassBatches]:
+    """The implementation of `ClassBatches` of that name; contract tests run over all `LOADERS`."""
+    if loader == "ffcv":
+        from raycondense.data.ffcv_batches import FfcvClassBatches
+
+        return FfcvClassBatches
+    from raycondense.data.resident import ResidentClassBatches
+
+    return ResidentClassBatches
 
 
-def choose_loader(wanted: Literal["auto", "ffcv", "resident"]) -> Literal["ffcv", "resident"]:
+def shuffled_batches_type(loader: Loader) -> Callable[..., ShuffledBatches]:
+    """The implementation of `ShuffledBatches` of that name."""
+    if loader == "ffcv":
+        from raycondense.data.ffcv_batches import FfcvShuffledBatches
+
+        return FfcvShuffledBatches
+    from raycondense.data.resident import ResidentShuffledBatches
+
+    return ResidentShuffledBatches
+
+
+def choose_loader(wanted: Literal["auto", "ffcv", "resident"]) -> Loader:
     """Which loader reads: FFCV where it imports, unless one was asked for.
 
     Raises:
@@ -28,24 +54,51 @@ def choose_loader(wanted: Literal["auto", "ffcv", "resident"]) -> Literal["ffcv"
     """
     if wanted == "resident":
         return "resident"
+    threads = torch.get_num_threads()
     try:
         importlib.import_module("ffcv")
-    except ImportError as error:
+    except (ImportError, OSError, AttributeError) as error:
+        # OSError: its libraries are missing; AttributeError: numba or numpy of another age.
         if wanted == "ffcv":
-            raise DependencyError(f"data.loader: found ffcv, which does not import ({error}); {HOW_TO_INSTALL}") from error
-        logger.info("loader: resident, the whole set in memory (FFCV does not import: %s)", error)
+            raise DependencyError(
+                f"data.loader: found ffcv, which does not import ({error}); {_HOW_TO_INSTALL}, "
+                "or set data.loader to auto or resident"
+            ) from error
+        logger.warning(
+            "loader: the whole set in memory, because FFCV does not import (%s); for large sets: %s; "
+            "data.loader = resident silences this",
+            error, _HOW_TO_INSTALL,
+        )  # fmt: skip
         return "resident"
+    finally:
+        # Importing FFCV sets torch's threads to 1.
+        torch.set_num_threads(threads)
     return "ffcv"
 
 
+def _logged_loader(path: str | os.PathLike[str], config: Config, kind: str) -> Loader:
+    loader = choose_loader(config.data.loader)
+    if loader == "ffcv":
+        workers = min(config.data.workers, usable_cpus())
+        logger.info("%s batches of %s: FFCV loader, %d decoding threads", kind, path, workers)
+    else:
+        logger.info("%s batches of %s: resident loader, the whole set in memory", kind, path)
+    return loader
+
+
 def open_class_batches(
-    path: str | Path, config: Config, *, rank: int = 0, world_size: int = 1, device: torch.device | str = "cpu"
+    path: str | os.PathLike[str],
+    config: Config,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    device: torch.device | str = "cpu",
 ) -> ClassBatches:
-    """Class batches of a beton for one rank, by the loader that ``config.data.loader`` names.
+    """Class-grouped batches of a beton for one rank, by the loader that ``config.data.loader`` names.
 
     Args:
         path: the beton.
-        config: the whole configuration (``data``, ``condense`` and the seed matter).
+        config: the whole configuration; ``data``, ``condense`` and ``seed`` matter.
         rank: this worker.
         world_size: number of workers.
         device: where batches are wanted.
@@ -55,31 +108,23 @@ def open_class_batches(
         ConfigError: ``condense.classes_per_step`` does not fit the classes or the workers.
         DependencyError: FFCV was asked for and does not import.
     """
-    reader = BetonReader(path)
     plan = ClassPlan(
-        reader.sidecar.counts,
+        Sidecar.load(path),
         seed=config.seed,
         classes_per_step=config.condense.classes_per_step,
         real_per_class=config.condense.real_per_class,
         read_block=config.data.read_block,
         rank=rank,
         world_size=world_size,
-        names=reader.sidecar.classes,
     )
-    device = torch.device(device)
-    loader = choose_loader(config.data.loader)
-    logger.info("class batches of %s: %s loader, %d images", path, loader, len(reader))
-    if loader == "ffcv":
-        from raycondense.data.ffcv_batches import FfcvClassBatches
-
-        return FfcvClassBatches(reader, plan, config.data, device=device)
-    from raycondense.data.resident import ResidentClassBatches
-
-    return ResidentClassBatches(reader, plan, resolution=config.data.resolution, device=device)
+    data, loader = config.data, _logged_loader(path, config, "class")
+    return class_batches_type(loader)(
+        path, plan, resolution=data.resolution, device=device, workers=data.workers, os_cache=data.os_cache
+    )
 
 
 def open_shuffled_batches(
-    path: str | Path,
+    path: str | os.PathLike[str],
     config: Config,
     *,
     batch: int,
@@ -88,21 +133,14 @@ def open_shuffled_batches(
     world_size: int = 1,
     device: torch.device | str = "cpu",
 ) -> ShuffledBatches:
-    """Ordinary shuffled batches of ``batch`` images, all ranks together; arguments as for `open_class_batches`.
+    """Ordinary shuffled batches of ``batch`` images, all ranks together; the rest as for `open_class_batches`.
 
     Raises:
         DataError, DependencyError: as for `open_class_batches`.
-        ConfigError: the batch is larger than the set, or smaller than the number of workers.
+        ConfigError: the batch has fewer images than there are workers.
     """
-    reader = BetonReader(path)
-    plan = ShuffledPlan(len(reader), seed=seed, batch=batch, rank=rank, world_size=world_size)
-    device = torch.device(device)
-    loader = choose_loader(config.data.loader)
-    logger.info("shuffled batches of %s: %s loader, %d images", path, loader, len(reader))
-    if loader == "ffcv":
-        from raycondense.data.ffcv_batches import FfcvShuffledBatches
-
-        return FfcvShuffledBatches(reader, plan, config.data, device=device)
-    from raycondense.data.resident import ResidentShuffledBatches
-
-    return ResidentShuffledBatches(reader, plan, resolution=config.data.resolution, device=device)
+    plan = ShuffledPlan(Sidecar.load(path).num_images, seed=seed, batch=batch, rank=rank, world_size=world_size)
+    data, loader = config.data, _logged_loader(path, config, "shuffled")
+    return shuffled_batches_type(loader)(
+        path, plan, resolution=data.resolution, device=device, workers=data.workers, os_cache=data.os_cache
+    )
