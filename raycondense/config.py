@@ -301,6 +301,9 @@ class EvaluationConfig:
         _check_choices(self, "evaluation")
         _check_augmentation("evaluation.augment", self.augment)
         _require(bool(self.architectures), "evaluation.architectures", self.architectures, "one name or more")
+        for name in ("architectures", "baselines"):
+            names = getattr(self, name)
+            _require(len(set(names)) == len(names), f"evaluation.{name}", names, "each name once")
         for name in ("width", "students", "epochs", "batch"):
             _require(getattr(self, name) >= 1, f"evaluation.{name}", getattr(self, name), "1 or more")
         _require(self.max_steps >= 0, "evaluation.max_steps", self.max_steps, "0 (no limit) or more")

@@ -89,14 +89,15 @@ def accuracy_figure(rows: Sequence[Row]) -> Figure:
         means = [100 * row.accuracy for row in bars]
         axes.barh(places, means, height=0.78, color=colours)
         axes.errorbar(means, places, xerr=spread, fmt="none", ecolor=theme.ink, elinewidth=1, capsize=2)
-        for place, mean, std in zip(places, means, spread, strict=True):
-            axes.text(mean + std + 1.5, place, f"{mean:.1f}", va="center", fontsize=8, color=theme.ink)
+        for place, mean in zip(places, means, strict=True):
+            # In a column of their own, where no bar or line crosses them.
+            axes.text(112, place, f"{mean:.1f}", va="center", ha="right", fontsize=8, color=theme.ink)
         for row in whole:
             axes.axvline(100 * row.accuracy, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)))
             axes.set_title(f"{row.method}: {percent(row.accuracy)}", loc="right", fontsize=8, color=theme.muted)
         axes.set_yticks(places, labels)
         axes.invert_yaxis()
-        axes.set_xlim(0, 108)
+        axes.set_xlim(0, 112)
         axes.set_xticks(range(0, 101, 25))
         axes.set_xlabel("accuracy %", fontsize=8)
         axes.grid(axis="x", color=theme.grid, linewidth=0.7)

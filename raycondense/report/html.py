@@ -131,12 +131,18 @@ def _tiles(artifact: Artifact | None, evaluation: Evaluation | None) -> str:
     counts = artifact.recipe.get("data", {}).get("counts")
     if counts:
         pixels = sum(counts) * 3 * artifact.resolution**2
-        tiles.append(("smaller than the set", f"{pixels / artifact.bytes:,.0f}×", f"{format_bytes(pixels)} of pixels"))
+        tiles.append(
+            (
+                "smaller than data",
+                f"{pixels / artifact.bytes:,.{0 if pixels > 10 * artifact.bytes else 1}f}×",
+                f"{format_bytes(pixels)} of pixels",
+            )
+        )
     ours = [] if evaluation is None else [row for row in evaluation.rows if row.method == OURS]
     if ours:
         best = max(ours, key=lambda row: (row.architecture == ours[0].architecture, row.ipc))
         note = f"{best.architecture}, IPC {best.ipc}, {best.accounting}"
-        tiles.insert(0, ("accuracy", f"{percent(best.accuracy, best.std)} %", note))
+        tiles.insert(0, ("accuracy %", percent(best.accuracy, best.std), note))
     cells = (
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
         for name, value, note in tiles
@@ -175,7 +181,8 @@ def _score_table(rows: Sequence[Row]) -> str:
             f"<td{_number(name not in text)}>{escape(value)}</td>" for name, value in zip(head, values, strict=True)
         )
         lines.append(('<tr class="ours">' if row.method == OURS else "<tr>") + line + "</tr>")
-    return f'<div class="scroll"><table><thead><tr>{cells}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+    region = '<div class="scroll" tabindex="0" role="region" aria-label="Table of accuracies">'
+    return f"{region}<table><thead><tr>{cells}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
 
 
 def _number(number: bool) -> str:

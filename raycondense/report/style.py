@@ -35,11 +35,12 @@ table { border-collapse: collapse; width: 100%; font-size: 0.92rem; font-variant
 th, td { text-align: left; padding: 0.4rem 0.75rem 0.4rem 0; border-bottom: 1px solid var(--line);
   white-space: nowrap; }
 th { font-weight: 600; color: var(--muted); font-size: 0.82rem; }
-td.number, th.number { text-align: right; }
+td.number, th.number { text-align: right; padding-right: 1.25rem; }
 tr.ours td { background: var(--tint); }
 tr.ours td:first-child { font-weight: 600; color: var(--accent); }
 td:first-child, th:first-child { padding-left: 0.5rem; }
 .notes { color: var(--muted); font-size: 0.88rem; padding-left: 1.1rem; margin: 0.75rem 0 0; }
+p.notes { padding: 0; margin: 0 0 1rem; }
 .notes li { overflow-wrap: anywhere; }
 .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); gap: 0.75rem; }
 .figures.wide { grid-template-columns: repeat(auto-fill, minmax(min(100%, 27rem), 1fr)); }
@@ -59,5 +60,6 @@ dl.facts { display: grid; grid-template-columns: max-content 1fr; gap: 0.25rem 1
 dl.facts dt { color: var(--muted); }
 dl.facts dd { margin: 0; overflow-wrap: anywhere; }
 footer { color: var(--muted); font-size: 0.85rem; margin-top: 1.5rem; }
+@media (max-width: 36rem) { .strip { grid-template-columns: repeat(5, minmax(0, 1fr)); } }
 @media print { section { break-inside: avoid; } }
 """

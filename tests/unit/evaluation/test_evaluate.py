@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+import os
 import pickle
 import shutil
 import sys
@@ -17,8 +19,8 @@ from raycondense.artifact.load import load
 from raycondense.config import EvaluationConfig
 from raycondense.data.beton import BetonReader
 from raycondense.data.sidecar import Sidecar
-from raycondense.errors import ArtifactError, ConfigError, DataError
-from raycondense.evaluation import run
+from raycondense.errors import ArtifactError, ConfigError, DataError, RunError
+from raycondense.evaluation import pool, run
 from raycondense.evaluation.jobs import Job, job_images, run_job
 from raycondense.evaluation.pool import run_jobs
 from raycondense.evaluation.run import evaluate, list_jobs
@@ -92,7 +94,7 @@ def test_real_images_of_an_easy_dataset_are_learned(tiny_run) -> None:
 
 
 def test_two_processes_find_what_one_finds(tiny_run) -> None:
-    jobs = jobs_of(tiny_run, dataclasses.replace(FAST, baselines=("kmeans",), max_steps=2))
+    jobs = jobs_of(tiny_run, dataclasses.replace(FAST, baselines=("random",), max_steps=2))
     done = []
     one, two = run_jobs(jobs), run_jobs(jobs, workers=2, progress=lambda *step: done.append(step[0]))
     for results in (one, two):
@@ -110,6 +112,19 @@ def test_a_failing_job_ends_the_others(tiny_run, tmp_path) -> None:
     with pytest.raises(DataError, match=r"absent\.beton"):
         run_jobs([jobs[1], lost], workers=2)
     assert time.monotonic() - start < 60  # not the days that the other student would take
+
+
+def test_a_process_that_dies_is_an_error_of_ours(tiny_run, monkeypatch) -> None:
+    monkeypatch.setattr(pool, "run_job", functools.partial(max, 1, key=os._exit))  # pickles, and ends its process
+    with pytest.raises(RunError, match="a process of the evaluation died"):
+        run_jobs(jobs_of(tiny_run)[:2], workers=2)
+
+
+def test_a_name_twice_would_count_students_twice() -> None:
+    with pytest.raises(ConfigError, match=r"evaluation\.baselines.*each name once"):
+        EvaluationConfig(baselines=("random", "random"))
+    with pytest.raises(ConfigError, match=r"evaluation\.architectures.*each name once"):
+        EvaluationConfig(architectures=("convnet", "vit", "convnet"))
 
 
 def test_jobs_are_self_contained_and_their_results_plain(tiny_run) -> None:

@@ -1,0 +1,190 @@
+"""`report.html`: one file, well formed, nothing fetched, whatever of a run there is."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import json
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from raycondense.artifact.load import load
+from raycondense.config import EvaluationConfig
+from raycondense.errors import DataError, RunError
+from raycondense.evaluation.result import Evaluation, Row
+from raycondense.report.html import write_report
+from raycondense.report.images import MOST_SIDE, class_sheets
+
+VOID = {"meta", "img", "source", "br", "link"}
+
+
+class Page(HTMLParser):
+    """A page's tags, attributes and visible text; fails where tags are not closed in order."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text += data
+
+    def addresses(self) -> list[str]:
+        return [v or "" for _, attributes in self.tags for k, v in attributes.items() if k in ("src", "srcset", "href")]
+
+    def alts(self, kind: str) -> list[str]:
+        return [a["alt"] or "" for tag, a in self.tags if tag == "img" and (a["alt"] or "").startswith(kind)]
+
+
+@pytest.fixture
+def run(tiny_run, tmp_path) -> Path:
+    """A copy of the run that a test may change, with a log."""
+    folder = tmp_path / "my <run>"
+    shutil.copytree(tiny_run.folder, folder)
+    records = [{"stage": "condense", "images": i, "total": 99, "loss/match": 1 / (1 + i)} for i in range(5)]
+    (folder / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return folder
+
+
+@pytest.fixture
+def evaluation() -> Evaluation:
+    def row(method: str, ipc: int, accuracy: float, architecture: str = "convnet") -> Row:
+        return Row(
+            method=method, architecture=architecture, ipc=ipc, accuracy=accuracy, std=0.012, students=5, images=3 * ipc,
+            bytes=1000, steps=9, seconds=1.0,
+        )  # fmt: skip
+
+    return Evaluation(
+        rows=(row("raycondense", 2, 0.671), row("whole set", 0, 0.848), row("raycondense", 2, 0.9, "vit")),
+        config=EvaluationConfig(architectures=("convnet", "vit")),
+        artifact="x",
+        test={"source": "tiny", "split": "test", "sha256": "ab", "images": 24, "resolution": 8, "reads": 10},
+    )
+
+
+def test_a_whole_run_is_one_page_that_fetches_nothing(run, evaluation) -> None:
+    path = write_report(run, evaluation=evaluation)
+    assert path == run / "report.html"
+    page = Page(path)
+    assert page.addresses()
+    assert all(address.startswith("data:image/") for address in page.addresses())
+    assert "http:" not in page.source
+    assert "https:" not in page.source
+    assert "url(" not in page.source
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in page.tags}
+    policies = [a["content"] or "" for tag, a in page.tags if tag == "meta" and a.get("http-equiv")]
+    assert policies[0].startswith("default-src 'none'")
+    assert ("html", {"lang": "en"}) in page.tags
+    assert "width=device-width" in page.source
+    assert "prefers-color-scheme: dark" in page.source
+    for text in ("Accuracy", "Images", "Losses", "Recipe", "67.1 ± 1.2", "condensation", "24 images", "tiny"):
+        assert text in page.text
+    assert len(page.alts("Accuracy of")) == 2
+    assert page.alts("Loss match")
+    sources = [a for tag, a in page.tags if tag == "source"]
+    assert len(sources) == 3
+    assert all(a["media"] == "(prefers-color-scheme: dark)" for a in sources)
+
+
+def test_real_images_stand_beside_generated_ones(run) -> None:
+    page = Page(write_report(run))
+    assert len(page.alts("real image")) == len(page.alts("generated image")) == 3 * 2
+    pngs = [a for a in page.addresses() if a.startswith("data:image/png")]
+    assert Image.open(io.BytesIO(base64.b64decode(pngs[0].partition(",")[2]))).size == (8, 8)
+    assert all(a["alt"] for tag, a in page.tags if tag == "img")
+
+
+def test_names_are_text_and_not_markup(run) -> None:
+    page = Page(write_report(run))
+    assert "<b>dark</b>" in page.text
+    assert "my <run>" in page.text
+    assert not any(tag in ("b", "run") for tag, _ in page.tags)
+
+
+def test_scores_of_the_artefact_are_shown(run, evaluation) -> None:
+    assert "Not evaluated yet" in Page(write_report(run)).text
+    (run / "artifact" / "scores.json").write_text(evaluation.to_json())
+    page = Page(write_report(run))
+    assert "Not evaluated yet" not in page.text
+    assert "whole set" in page.text
+
+
+def test_an_artefact_alone_needs_neither_log_nor_training_images(run, tmp_path) -> None:
+    artifact = tmp_path / "published"
+    shutil.copytree(run / "artifact", artifact)
+    page = Page(write_report(artifact, out=tmp_path / "pages" / "r.html"))
+    assert (tmp_path / "pages" / "r.html").is_file()
+    assert not (artifact / "report.html").exists()
+    assert "No losses were logged" in page.text
+    assert "no real images" in page.text
+    assert not page.alts("real")
+    assert page.alts("generated")
+
+
+def test_training_images_can_be_named(run, tiny_run, tmp_path) -> None:
+    (run / "run.json").unlink()
+    assert not Page(write_report(run)).alts("real")
+    assert Page(write_report(run, train_data=tiny_run.train)).alts("real")
+    with pytest.raises(DataError, match=r"absent\.beton"):
+        write_report(run, train_data=tmp_path / "absent.beton")
+
+
+def test_a_run_that_is_not_finished_shows_its_losses(run) -> None:
+    shutil.rmtree(run / "artifact")
+    page = Page(write_report(run))
+    assert "not finished: condensation, 4 of 99 images seen" in page.text
+    assert page.alts("Loss match")
+
+
+def test_a_folder_of_something_else_is_an_error(tmp_path) -> None:
+    with pytest.raises(RunError, match=r"log\.jsonl"):
+        write_report(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_run_gives_the_same_bytes(run, evaluation) -> None:
+    first = write_report(run, evaluation=evaluation).read_bytes()
+    assert write_report(run, evaluation=evaluation).read_bytes() == first
+
+
+def test_many_classes_are_sampled_evenly_and_large_images_are_made_small(tiny_run) -> None:
+    artifact = load(tiny_run.artifact)
+    sheets = class_sheets(artifact, tiny_run.train, classes=2, images=1)
+    assert [sheet.name for sheet in sheets] == [artifact.classes[0], artifact.classes[2]]
+    assert [len(sheet.real) for sheet in sheets] == [len(sheet.generated) for sheet in sheets] == [1, 1]
+
+    class Large:
+        num_classes, ipcs, resolution, classes = 1, (1,), 128, ("one",)
+
+        def bank(self, **_: object) -> object:
+            bank = artifact.bank(1, classes=[0], normalize=False)
+            bank.images = bank.images.repeat_interleave(16, -1).repeat_interleave(16, -2)
+            return bank
+
+    (sheet,) = class_sheets(Large(), None)
+    assert Image.open(io.BytesIO(sheet.generated[0])).size == (MOST_SIDE, MOST_SIDE)
+
+
+def test_diverged_students_are_told(run, evaluation) -> None:
+    result = {"method": "raycondense", "architecture": "convnet", "ipc": 2, "loss": None}
+    page = Page(write_report(run, evaluation=dataclasses.replace(evaluation, results=(result,))))
+    assert "1 of 5 students of raycondense" in page.text
