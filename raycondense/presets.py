@@ -121,7 +121,7 @@ def imagenette() -> Config:
 def imagenet1k_64() -> Config:
     """ImageNet-1k at 64 px, 1000 classes of 732 to 1300 images. Starting values.
 
-    A generator of 7.8 M parameters and 61 codes of 64 numbers a class: together as many floats as 0.95 images per class.
+    A generator of 7.8 M parameters and 61 codes of 64 numbers a class: together the floats of 0.95 images per class.
     Students' training is cut at 100 000 steps; with 1.28 M images the whole set is no baseline to run by default.
     """
     return Config(

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from raycondense.data.normalize import Normalize
+from raycondense.errors import ArtifactError
 
 Transform = Callable[[Tensor], Any]
 
@@ -90,6 +91,11 @@ class Presentation:
         shown = image if self._transform is None else self._transform(image)
         if self._normalize is None:
             return shown
-        self._normalize.to(shown.device)
+        if not isinstance(shown, Tensor):
+            raise ArtifactError(
+                f"transform: returned {type(shown).__name__}, valid: an image tensor (normalize=False takes anything)"
+            )
+        if shown.device != self._normalize.mean.device:
+            self._normalize.to(shown.device)
         with torch.no_grad():
             return self._normalize(shown)

@@ -87,7 +87,7 @@ class Artifact:
         return self.codebook.codes.device
 
     def to(self, device: str | torch.device) -> Artifact:
-        """Move the networks to ``device`` and return this artefact."""
+        """Move the networks to ``device`` and return this artefact; streams made before stay where they were made."""
         self.generator.to(device)
         self.codebook.to(device)
         return self

@@ -99,6 +99,8 @@ def test_transform_comes_before_standardisation(artifact):
     as_float = artifact.bank(5, transform=lambda image: image.float() / 255)
     torch.testing.assert_close(as_float[3][0], artifact.bank(5)[3][0])
     assert artifact.bank(5, transform=lambda image: "text", normalize=False)[0][0] == "text"
+    with pytest.raises(ArtifactError, match="transform: returned str, valid: an image tensor"):
+        artifact.bank(5, transform=lambda image: "text")[0]
 
 
 def test_unknown_bank_and_class_are_named(artifact):
