@@ -12,17 +12,12 @@ PAPER = "2309.07698"
 MOST_CLASS_NAMES = 20
 
 
-def make_card(artifact: Artifact, *, name: str) -> str:
-    """The card of ``artifact`` as Markdown.
-
-    Args:
-        artifact: as loaded; its recipe and scores are told.
-        name: heading, usually the folder's name.
-    """
+def make_card(artifact: Artifact) -> str:
+    """The card of ``artifact`` as Markdown; its recipe and scores are told."""
     return "\n".join(
         [
             _front_matter(),
-            f"# {_plain(name)}",
+            f"# {_plain(_preset(artifact))}, condensed",
             "",
             f"A condensed dataset: a generator of {artifact.num_classes} classes at {artifact.resolution} px and "
             f"learned codes, {format_bytes(artifact.bytes)} together, made with raycondense.",
@@ -42,6 +37,11 @@ def make_card(artifact: Artifact, *, name: str) -> str:
 
 
 _TITLE = "Dataset Condensation via Generative Model"
+
+
+def _preset(artifact: Artifact) -> str:
+    """Name of the preset that the run started from."""
+    return str((artifact.recipe.get("config") or {}).get("name", "a dataset"))
 
 
 def _front_matter() -> str:
@@ -134,7 +134,7 @@ def _origin(artifact: Artifact) -> list[str]:
     data, found = recipe.get("data") or {}, recipe.get("versions") or {}
     names = ", ".join(map(_plain, artifact.classes[:MOST_CLASS_NAMES]))
     more = f" and {artifact.num_classes - MOST_CLASS_NAMES} more" if artifact.num_classes > MOST_CLASS_NAMES else ""
-    counts, preset = data.get("counts"), (recipe.get("config") or {}).get("name", "?")
+    counts = data.get("counts")
     images = f"{sum(counts):,} images" if isinstance(counts, list) else "an unknown number of images"
     versions = ", ".join(f"{_plain(k)} {_plain(v)}" for k, v in found.items() if v is not None)
     return [
@@ -143,7 +143,7 @@ def _origin(artifact: Artifact) -> list[str]:
         f"- Data: {images} of the {_plain(data.get('split', '?'))} split of {_plain(data.get('source', '?'))}, beton "
         f"SHA-256 `{_plain(data.get('sha256', '?'))}`.",
         f"- Classes: {names}{more}.",
-        f"- Configuration, seeds and versions: `recipe.json` (preset {_plain(preset)}; "
+        f"- Configuration, seeds and versions: `recipe.json` (preset {_plain(_preset(artifact))}; "
         f"{versions or 'versions unknown'}; revision {_plain(recipe.get('git_revision') or 'unknown')}).",
         "",
         "## Limits",

@@ -86,7 +86,6 @@ def save_artifact(
         except ArtifactError as error:
             # Nobody knows the temporary name, which is gone when the message is read.
             raise ArtifactError(str(error).replace(str(temporary), str(target))) from error
-        (temporary / CARD).write_text(make_card(artifact, name=target.name), encoding="utf-8")
     artifact.path = target
     return artifact
 
@@ -99,13 +98,14 @@ def _fill(
     recipe: Mapping[str, Any],
     scores: Mapping[str, Any] | None,
 ) -> Artifact:
-    """Write all but the card, and read it back."""
+    """Write the files that are read, read them back, and write preview and card from what was read."""
     write_weights(folder / WEIGHTS, generator, codebook, description.dtype)
     write_json(folder / CONFIG, description.to_dict())
     write_json(folder / RECIPE, recipe)
     write_json(folder / SCORES, _finite(scores or {}))
     artifact = load(folder)
     (folder / PREVIEW).write_bytes(preview_png(artifact))
+    (folder / CARD).write_text(make_card(artifact), encoding="utf-8")
     return artifact
 
 
@@ -123,7 +123,7 @@ def save_scores(folder: str | os.PathLike[str], scores: Mapping[str, Any]) -> No
     assert artifact.path is not None  # load always sets it
     artifact.scores = _finite(scores)
     write_json(artifact.path / SCORES, artifact.scores)
-    write_text(artifact.path / CARD, make_card(artifact, name=artifact.path.absolute().name))
+    write_text(artifact.path / CARD, make_card(artifact))
 
 
 def preview_png(artifact: Artifact) -> bytes:

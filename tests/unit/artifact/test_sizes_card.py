@@ -67,17 +67,14 @@ def test_bytes_as_text(number, text):
     assert format_bytes(number) == text
 
 
-def card(artifact):
-    return make_card(artifact, name="my artefact")
-
-
 def test_card_has_front_matter_and_says_what_it_is(artifact):
     text = (artifact.path / "README.md").read_text()
-    assert text == make_card(artifact, name="artifact")
+    assert text == make_card(artifact)
     _, front, body = text.split("---\n", 2)
     values = yaml.safe_load(front)
     assert values["library_name"] == "raycondense"
     assert "arxiv:2309.07698" in values["tags"]
+    assert body.startswith("\n# tiny, condensed\n")
     assert "**reconstruction**" in body
     assert "2309.07698" in body
     assert "ab" * 32 in body
@@ -86,8 +83,8 @@ def test_card_has_front_matter_and_says_what_it_is(artifact):
 
 
 def test_card_has_no_accuracy_without_scores_and_only_theirs_with(artifact):
-    assert "%" not in card(artifact).split("## Accuracy")[1].split("##")[0]
-    assert "Not evaluated yet" in card(artifact)
+    assert "%" not in make_card(artifact).split("## Accuracy")[1].split("##")[0]
+    assert "Not evaluated yet" in make_card(artifact)
     row = {"method": "raycondense", "architecture": "convnet", "students": 5, "accounting": "bank"}
     artifact.scores = {
         "test": {"split": "test", "source": "somewhere"},
@@ -96,7 +93,7 @@ def test_card_has_no_accuracy_without_scores_and_only_theirs_with(artifact):
             row | {"method": "whole", "ipc": 0, "accuracy": 0.8, "std": None},
         ],
     }
-    text = card(artifact)
+    text = make_card(artifact)
     assert "| raycondense | convnet | 5 | 45.7 ± 1.2 | 5 | bank |" in text
     assert "| whole | convnet | all | 80.0 | 5 | bank |" in text
     assert "Not evaluated" not in text
@@ -104,8 +101,8 @@ def test_card_has_no_accuracy_without_scores_and_only_theirs_with(artifact):
 
 def test_card_is_not_broken_by_names(artifact):
     hostile = "a|b\n# heading <script> [x](y) `c`"
-    artifact.recipe["data"]["source"] = hostile
-    body = card(artifact)
+    artifact.recipe["data"]["source"] = artifact.recipe["config"]["name"] = hostile
+    body = make_card(artifact)
     assert "\n# heading" not in body
     assert "<script>" not in body.replace("\\<", "")
     assert body.count("\n# ") == 1
@@ -113,12 +110,12 @@ def test_card_is_not_broken_by_names(artifact):
 
 def test_card_of_an_artefact_without_recipe(artifact):
     artifact.recipe = {}
-    assert "unknown number of images" in card(artifact)
+    assert "unknown number of images" in make_card(artifact)
 
 
 def test_the_code_on_the_card_runs(artifact):
     pytest.importorskip("torchvision")
-    code = card(artifact).split("```python\n")[1].split("```")[0]
+    code = make_card(artifact).split("```python\n")[1].split("```")[0]
     code = code.replace("path/to/this/folder", str(artifact.path)).replace("range(100)", "range(1)")
     names = {}
     exec(code, names)
