@@ -93,6 +93,7 @@ def test_real_images_of_an_easy_dataset_are_learned(tiny_run) -> None:
     assert found.row("random real", ipc=2).accuracy > 0.6
 
 
+@pytest.mark.slow
 def test_two_processes_find_what_one_finds(tiny_run) -> None:
     jobs = jobs_of(tiny_run, dataclasses.replace(FAST, baselines=("random",), max_steps=2))
     done = []
@@ -105,6 +106,7 @@ def test_two_processes_find_what_one_finds(tiny_run) -> None:
     assert [(r["method"], r["ipc"], r["student"]) for r in one] == [(j.method, j.ipc, j.student) for j in jobs]
 
 
+@pytest.mark.slow
 def test_a_failing_job_ends_the_others(tiny_run, tmp_path) -> None:
     jobs = jobs_of(tiny_run, dataclasses.replace(FAST, baselines=(), epochs=10**7, max_steps=0))
     lost = dataclasses.replace(jobs[0], test=str(tmp_path / "absent.beton"), config=FAST)
@@ -114,6 +116,7 @@ def test_a_failing_job_ends_the_others(tiny_run, tmp_path) -> None:
     assert time.monotonic() - start < 60  # not the days that the other student would take
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_an_error_of_ours(tiny_run, monkeypatch) -> None:
     monkeypatch.setattr(pool, "run_job", functools.partial(max, 1, key=os._exit))  # pickles, and ends its process
     with pytest.raises(RunError, match="a process of the evaluation died"):
