@@ -132,7 +132,13 @@ def fit(
 
 
 def _run(
-    config: Config, train: Path, folder: Path, artifact: Path, device: str | None, progress: bool, ray_configs: dict[str, Any]
+    config: Config,
+    train: Path,
+    folder: Path,
+    artifact: Path,
+    device: str | None,
+    progress: bool,
+    ray_configs: dict[str, Any],
 ) -> None:
     from raycondense.display import Display
     from raycondense.publish import publish, state_from_checkpoint
@@ -142,7 +148,9 @@ def _run(
             from raycondense.cluster.trainer import RayConfigs, fit_on_ray
 
             if device is not None:
-                raise ConfigError(f"device: found {device!r}, valid with Ray workers: none (see cluster.gpus_per_worker)")
+                raise ConfigError(
+                    f"device: found {device!r}, valid with Ray workers: none (see cluster.gpus_per_worker)"
+                )
             with _followed(folder / "log.jsonl", display):
                 checkpoint = fit_on_ray(config, train, folder, RayConfigs(**ray_configs))
             state = state_from_checkpoint(config, train, checkpoint)
@@ -204,11 +212,15 @@ def claim_folder(folder: Path, config: Config, train: Path) -> None:
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{path}: damaged ({error}); name another run folder with --out") from error
         if not same_data:
-            raise ConfigError(f"{folder}: holds a run on other data ({before['data']['path']}); name another with --out")
+            raise ConfigError(
+                f"{folder}: holds a run on other data ({before['data']['path']}); name another with --out"
+            )
         if changes:
             name, old, new = changes[0]
             more = f" and {len(changes) - 1} more" if len(changes) > 1 else ""
-            raise ConfigError(f"{folder}: holds a run with {name} = {old!r}, now {new!r}{more}; name another with --out")
+            raise ConfigError(
+                f"{folder}: holds a run with {name} = {old!r}, now {new!r}{more}; name another with --out"
+            )
     write_json(path, now)
 
 

@@ -64,7 +64,6 @@ def run(config: Config, train: Path, host: Host) -> TrainState:
 def condense(config: Config, train: Path, state: TrainState, host: Host, progress: Progress) -> None:
     """The condensation stage: match, spread and separate until ``condense.images`` real images were seen."""
     settings = config.condense
-    state.model.requires_grad_(True)
     updater = Updater(
         state.model, host, lr_generator=settings.lr_generator, lr_codebook=settings.lr_codebook,
         grad_clip=settings.grad_clip,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 from raycondense import api
@@ -22,22 +23,23 @@ def run(out: Path) -> Path:
     """
     betons = {split: out / "data" / f"{split}.beton" for split in SPLITS}
     for split, val_fraction in SPLITS.items():
-        if not betons[split].exists():
+        beton = betons[split]
+        if not beton.exists():
             with Display() as display:
-                prepare(
-                    "digits", betons[split], resolution=8, split=split, val_fraction=val_fraction,
-                    progress=lambda done, total, split=split, display=display: display.count(f"prepare {split}", done, total),
-                )  # fmt: skip
+                count = partial(display.count, f"prepare {split}")
+                prepare("digits", beton, resolution=8, split=split, val_fraction=val_fraction, progress=count)
     config = get_preset("digits")
     print(f"1. {betons['train']}: real images, prepared")
     result = api.fit(config, data=betons["train"], out=out / "run")
     artifact = result.artifact
-    print(f"2. {result.artifact_path}: {artifact.num_parameters:,} parameters, condensed by {config.cluster.workers} workers")
+    print(
+        f"2. {result.artifact_path}: {artifact.num_parameters:,} parameters, condensed by {config.cluster.workers} workers"
+    )
     evaluation = api.evaluate(
         result.artifact_path, betons["test"], train_data=betons["train"], workers=len(os.sched_getaffinity(0))
     )
     print(f"3. {evaluation.config.students} students a row, scored on the test split:\n")
     print(evaluation.table())
-    report = write_report(result.folder, evaluation=evaluation, train=betons["train"], out=out / "report.html")
+    report = write_report(result.folder, train_data=betons["train"], out=out / "report.html")
     print(f"\n4. {report}: pictures, loss curves and the table")
     return report

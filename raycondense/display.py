@@ -39,7 +39,9 @@ class Display:
             self._live.__enter__()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._live is not None:
             self._live.__exit__(kind, error, trace)
 
@@ -64,4 +66,7 @@ class Display:
         elif now - self._printed >= QUIET_SECONDS or done >= total:
             self._printed = now
             left = (now - started) / max(done, 1) * max(total - done, 0)
-            print(f"{name}: {min(done / max(total, 1), 1):4.0%} ({done:,}/{total:,}) {left:.0f} s left  {note}", file=sys.stderr)
+            print(
+                f"{name}: {min(done / max(total, 1), 1):4.0%} ({done:,}/{total:,}) {left:.0f} s left  {note}",
+                file=sys.stderr,
+            )

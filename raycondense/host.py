@@ -41,8 +41,13 @@ class Host(ABC):
         """Replace each tensor, in place, by its sum over all ranks."""
 
     @abstractmethod
-    def all_gather(self, tensor: Tensor) -> list[Tensor]:
-        """Every rank's ``tensor`` by rank, without gradient; shapes may differ in the first dimension."""
+    def all_gather(self, tensor: Tensor, lengths: Sequence[int] | None = None) -> list[Tensor]:
+        """Every rank's ``tensor`` by rank, without gradient; shapes may differ in the first dimension.
+
+        Args:
+            tensor: what this rank gives.
+            lengths: first dimension of every rank's tensor; None asks the ranks, which costs another message.
+        """
 
     @abstractmethod
     def log(self, record: Record) -> None:
@@ -94,7 +99,7 @@ class LocalHost(Host):
     def all_reduce(self, tensors: Sequence[Tensor]) -> None:
         """Nothing to add up in one process."""
 
-    def all_gather(self, tensor: Tensor) -> list[Tensor]:
+    def all_gather(self, tensor: Tensor, lengths: Sequence[int] | None = None) -> list[Tensor]:
         return [tensor.detach()]
 
     def log(self, record: Record) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def describe(path: str) -> dict[str, Any]:
 
         sidecar = Sidecar.load(place)
         sidecar.verify(place, full=True)
-        return {"kind": "beton", "images": sidecar.num_images, **sidecar.to_dict()}
+        return {"kind": "beton", "images": sidecar.num_images, **dataclasses.asdict(sidecar)}
     if (place / "run.json").is_file():
         records = [json.loads(line) for line in read_lines(place / "log.jsonl")]
         finished = (place / "artifact" / "config.json").is_file()

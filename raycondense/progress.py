@@ -91,10 +91,8 @@ class Progress:
                 )
         now = time.perf_counter()
         rate = (state.images - self._logged) / max(now - self._since, 1e-9)
-        host.log(
-            {"stage": state.stage, "step": state.step, "images": state.images, "total": total}
-            | {f"loss/{name}": value for name, value in values.items()}
-            | {"images_per_second": rate}
-        )
+        record: dict[str, float | str] = {"stage": state.stage, "step": state.step, "images": state.images}
+        record |= {"total": total, "images_per_second": rate}
+        host.log(record | {f"loss/{name}": value for name, value in values.items()})
         self._sums, self._bad_steps, self._steps = {}, {}, 0
         self._logged, self._since = state.images, time.perf_counter()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from raycondense.artifact import save_artifact
+from raycondense.artifact.save import save_artifact
 from raycondense.config import Config
 from raycondense.data.sidecar import Sidecar
 from raycondense.errors import CheckpointError

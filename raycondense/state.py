@@ -134,10 +134,14 @@ class TrainState:
             clock = json.loads((folder / "clock.json").read_text())
             state = torch.load(folder / "state.pt", map_location=device, weights_only=True)
         except (OSError, ValueError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-            raise CheckpointError(f"{folder}: damaged checkpoint ({error}); remove it to go on from an earlier one") from error
+            raise CheckpointError(
+                f"{folder}: damaged checkpoint ({error}); remove it to go on from an earlier one"
+            ) from error
         if clock.get("format_version") != FORMAT_VERSION:
             found = clock.get("format_version")
-            raise CheckpointError(f"{folder}: checkpoint format {found}, this raycondense reads format {FORMAT_VERSION}")
+            raise CheckpointError(
+                f"{folder}: checkpoint format {found}, this raycondense reads format {FORMAT_VERSION}"
+            )
         if clock["stage"] not in self.stages():
             raise CheckpointError(f"{folder}: stage {clock['stage']!r} is not one of {', '.join(self.stages())}")
         try:
@@ -160,5 +164,6 @@ class TrainState:
         half_life = self.config.condense.ema_images
         decay = 0.5 ** (images / half_life) if half_life else 0.0
         decay = min(decay, (1 + self.step) / (10 + self.step))
-        mean, now = list(self.average.parameters()), list(self.model.parameters())
+        mean: list[Tensor] = list(self.average.parameters())
+        now: list[Tensor] = list(self.model.parameters())
         torch._foreach_lerp_(mean, now, 1 - decay)

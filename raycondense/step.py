@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -192,8 +193,9 @@ class CondenseStep:
             if config.intra:
                 repulsion = losses.intra_class(synthetic, config.intra_temperature, bound)
                 named.setdefault("intra", []).append(share * repulsion.sum())
-            if config.inter:
-                named.setdefault("inter", []).append(self._inter(synthetic.mean(1), step_classes) / len(banks))
+        if config.inter:
+            centers = torch.stack([features[:, bank].mean(1) for bank in banks], dim=1)
+            named["inter"] = [self._inter(centers, step_classes)]
         total = len(labels) // count * step_classes
         if config.ce:
             named["ce"] = [losses.cross_entropy(found.logits.float(), labels, total)]
@@ -203,9 +205,16 @@ class CondenseStep:
         return {name: torch.stack(values).sum() for name, values in named.items()}
 
     def _inter(self, own: Tensor, step_classes: int) -> Tensor:
-        """Inter-class loss of all centers of the step, of which this rank's ``own`` [C, D] carry the gradient."""
-        if not self._gathers_centers:
-            return losses.inter_class(own, self._config.losses.inter_temperature) * (len(own) / step_classes)
-        centers = self._host.all_gather(own)
-        centers[self._host.rank] = own
-        return losses.inter_class(torch.cat(centers), self._config.losses.inter_temperature)
+        """Inter-class loss, mean over banks, of all centers of the step; this rank's ``own`` [C, banks, D] carry the
+        gradient."""
+        temperature, share = self._config.losses.inter_temperature, 1.0
+        if self._gathers_centers:
+            # Centers travel, features don't. The plan tells every rank how many classes the others have.
+            lengths = [len(part) for part in np.array_split(range(step_classes), self._host.world_size)]
+            centers = self._host.all_gather(own, lengths)
+            centers[self._host.rank] = own
+            everyones = torch.cat(centers)
+        else:
+            everyones, share = own, len(own) / step_classes
+        by_bank = [losses.inter_class(centers, temperature) for centers in everyones.unbind(1)]
+        return share * torch.stack(by_bank).mean()

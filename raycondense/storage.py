@@ -30,7 +30,9 @@ def _full_disk_is_an_error_of_ours(target: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise RunError(f"{target}: no space left on the disk; nothing was written, free some space and run again") from error
+        raise RunError(
+            f"{target}: no space left on the disk; nothing was written, free some space and run again"
+        ) from error
 
 
 @contextmanager

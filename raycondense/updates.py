@@ -36,6 +36,7 @@ class Updater:
         self._generator = list(model.generator.parameters()) if lr_generator else []
         for parameter in model.generator.parameters():
             parameter.requires_grad_(lr_generator > 0)
+            parameter.grad = None  # what an earlier stage left would be added to ours
         self._adam = torch.optim.Adam(self._generator, lr=lr_generator) if lr_generator else None
         self._sparse_adam = torch.optim.SparseAdam([model.codebook.codes], lr=lr_codebook) if lr_codebook else None
         self._code_rows: list[Tensor] = []
@@ -72,13 +73,22 @@ class Updater:
             codes = self._model.codebook.codes
             empty = codes.new_empty(0, codes.shape[-1])
             rows = torch.cat([*self._code_rows, torch.empty(0, dtype=torch.long, device=codes.device)])
-            rows = torch.cat(self._host.all_gather(rows))
-            values = torch.cat(self._host.all_gather(torch.cat([*self._code_gradients, empty])))
+            rows, values = self._gathered(rows, torch.cat([*self._code_gradients, empty]))
             if len(rows):
                 where = torch.stack((rows // codes.shape[1], rows % codes.shape[1]))
-                codes.grad = torch.sparse_coo_tensor(where, values / accumulated, codes.shape, check_invariants=False).coalesce()
+                codes.grad = torch.sparse_coo_tensor(
+                    where, values / accumulated, codes.shape, check_invariants=False
+                ).coalesce()
                 self._step(self._sparse_adam, self._rates[1] * lr_factor)
         self._code_rows, self._code_gradients = [], []
+
+    def _gathered(self, rows: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """All ranks' rows int64 [n] and values float32 [n, d], in one message: a row's bits travel as two floats."""
+        if self._host.world_size == 1:
+            return rows, values
+        packed = torch.cat([rows.view(torch.float32).view(-1, 2), values], dim=1)
+        together = torch.cat(self._host.all_gather(packed))
+        return together[:, :2].contiguous().view(torch.int64).flatten(), together[:, 2:]
 
     @staticmethod
     def _step(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -47,6 +48,8 @@ class Prepare:
     """Go on past images that cannot be decoded; they are listed in OUT.skipped.txt."""
     data_root: Path = Path("data")
     """Where torchvision datasets are downloaded to on first use."""
+    overwrite: bool = False
+    """Replace OUT where it exists."""
 
 
 def prepare(words: list[str]) -> int:
@@ -57,9 +60,13 @@ def prepare(words: list[str]) -> int:
 
     options = {name: value for name, value in vars(flags).items() if name not in ("source", "out")}
     with Display() as display:
-        result = run(flags.source, flags.out, progress=lambda done, total: display.count("prepare", done, total), **options)
-    for line in result.summary():
-        print(line)
+        result = run(flags.source, flags.out, progress=partial(display.count, "prepare"), **options)
+    for path, sidecar in ((result.path, result.sidecar), (result.val_path, result.val_sidecar)):
+        if path is not None and sidecar is not None:
+            stored = f"{sidecar.resolution} px {sidecar.encoding}"
+            print(f"{path}: {sidecar.num_images:,} images of {sidecar.num_classes} classes, {stored}")
+    if result.skipped:
+        print(f"{result.skipped_path}: {result.skipped} images that could not be decoded")
     return 0
 
 
@@ -121,12 +128,22 @@ def _start_config(words: list[str]) -> Config:
 
 
 def _describe_config(config: Config) -> list[str]:
-    from raycondense.artifact.sizes import format_bytes, sizes_of
+    from raycondense.artifact.shapes import empty_generator
+    from raycondense.artifact.sizes import Sizes, format_bytes
     from raycondense.configfile import config_to_yaml
 
     if not config.data.num_classes:
         raise ConfigError("data.num_classes: found 0, valid: name --data, or the number of classes, for a dry run")
-    found = sizes_of(config)
+    classes, resolution, codebook = config.data.num_classes, config.data.resolution, config.codebook
+    generator = empty_generator(
+        config.generator, num_classes=classes, latent_dim=codebook.dim, resolution=resolution
+    )  # fmt: skip
+    found = Sizes(
+        generator_parameters=sum(parameter.numel() for parameter in generator.parameters()),
+        codebook_parameters=classes * codebook.codes_per_class * codebook.dim,
+        bytes_per_parameter=4,
+        image_values=classes * 3 * resolution**2,
+    )
     lines = [config_to_yaml(config).rstrip(), ""]
     lines.append(f"generator: {found.generator_parameters:,} parameters")
     lines.append(f"codebook:  {found.codebook_parameters:,} parameters")

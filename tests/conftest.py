@@ -71,6 +71,17 @@ def ray_session() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with train.beton, train-val.beton and test.beton of scikit-learn's digits at 8 px."""
+    from raycondense.data.prepare import prepare
+
+    folder = tmp_path_factory.mktemp("digits")
+    prepare("digits", folder / "train.beton", resolution=8, split="train", val_fraction=0.1, workers=1)
+    prepare("digits", folder / "test.beton", resolution=8, split="test", workers=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def real_images() -> Path:
     """Folder of real images (cifar10/, imagenette_subset/, …); tests that want it skip where it is absent."""
     folder = os.environ.get(TEST_DATA)

@@ -46,20 +46,23 @@ class RayHost(Host):
             for tensor, part in zip(same, parts, strict=True):
                 tensor.copy_(part.view_as(tensor))
 
-    def all_gather(self, tensor: Tensor) -> list[Tensor]:
+    def all_gather(self, tensor: Tensor, lengths: Sequence[int] | None = None) -> list[Tensor]:
         mine = tensor.detach().contiguous()
         if self.world_size == 1:
             return [mine]
-        length = torch.tensor([len(mine)], device=mine.device)
-        lengths = [torch.empty_like(length) for _ in range(self.world_size)]
-        dist.all_gather(lengths, length)
-        sizes = [int(n) for n in torch.cat(lengths).tolist()]
+        if lengths is None:
+            own = torch.tensor([len(mine)], device=mine.device)
+            everyones = own.new_empty(self.world_size)
+            dist.all_gather_into_tensor(everyones, own)
+            lengths = everyones.tolist()
         # Gathers want equal shapes: pad to the longest, cut afterwards.
-        padded = mine.new_zeros((max(sizes), *mine.shape[1:]))
-        padded[: len(mine)] = mine
-        gathered = [torch.empty_like(padded) for _ in range(self.world_size)]
-        dist.all_gather(gathered, padded)
-        return [part[:size] for part, size in zip(gathered, sizes, strict=True)]
+        longest = max(lengths)
+        padded = (
+            mine if len(mine) == longest else torch.cat([mine, mine.new_zeros(longest - len(mine), *mine.shape[1:])])
+        )
+        gathered = mine.new_empty(self.world_size, longest, *mine.shape[1:])
+        dist.all_gather_into_tensor(gathered.flatten(0, 1), padded)
+        return [part[:length] for part, length in zip(gathered, lengths, strict=True)]
 
     def log(self, record: Record) -> None:
         ray.train.report({RECORD: json.dumps(record)})

@@ -104,7 +104,7 @@ def pretrain_gan(config: Config, train: Path, state: TrainState, host: Host, pro
     settings = config.initialise
     if settings.gan_batch < host.world_size:
         raise ConfigError(
-            f"initialise.gan_batch: found {settings.gan_batch}, valid: at least the number of workers, {host.world_size}"
+            f"initialise.gan_batch: found {settings.gan_batch}, valid: {host.world_size} (the workers) or more"
         )
     batches = open_shuffled_batches(
         train, config, batch=settings.gan_batch, seed=derive_seed(config.seed, "gan"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -37,6 +38,9 @@ def train_pool(config: Config, train: Path, state: TrainState, host: Host, progr
     with batches:
         normalize = Normalize(batches.sidecar.mean, batches.sidecar.std).to(host.device)
 
+        def augmented(images: Tensor, step: int, network: int) -> Tensor:
+            return dsa(images, config.augment.strategy, derive_seed(config.seed, "pool augment", network, step))
+
         def standardised(network: int) -> Iterator[tuple[Tensor, Tensor]]:
             for images, labels in batches.steps(network * settings.train_steps):
                 yield normalize(images.to(host.device)), labels.to(host.device)
@@ -47,12 +51,7 @@ def train_pool(config: Config, train: Path, state: TrainState, host: Host, progr
             mine = pool.trained(0).new_empty(0, len(pool.trained(0)))
             round_size = min(host.world_size, settings.pool_size - first)
             if network < settings.pool_size:
-                seed = derive_seed(config.seed, "pool augment", network)
-                found = pool.train_network(
-                    network,
-                    standardised(network),
-                    augment=lambda images, step, seed=seed: dsa(images, config.augment.strategy, derive_seed(seed, step)),
-                )
+                found = pool.train_network(network, standardised(network), augment=partial(augmented, network=network))
                 named = {"pool": named["pool"] + found.loss, "pool_accuracy": named["pool_accuracy"] + found.accuracy}
                 mine = pool.trained(network)[None]
             for offset, weights in enumerate(torch.cat(host.all_gather(mine))):

@@ -58,7 +58,9 @@ def fit_reconstruction(config: Config, train: Path, state: TrainState, host: Hos
     updater.load_state_dict(state.optimizers)
     batch = min(settings.batch, num_classes * per_class)
     for step in range(state.step, settings.steps):
-        pairs = torch.randperm(num_classes * per_class, generator=seeded_generator(config.seed, "reconstruct", step))[:batch]
+        pairs = torch.randperm(num_classes * per_class, generator=seeded_generator(config.seed, "reconstruct", step))[
+            :batch
+        ]
         loss = torch.zeros((), device=host.device)
         if targets is not None:
             mine = pairs[(pairs >= own[0] * per_class) & (pairs < (own[-1] + 1) * per_class)].to(host.device)

@@ -78,7 +78,7 @@ class ConvNet(nn.Module):
         # Instance norm over single channels is slow in channels-last memory on the CPU.
         x = images.contiguous() if images.device.type == "cpu" else images
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = average_pool(F.relu(norm(conv(x))))
+            x = average_pool(F.relu(norm(conv(x)), inplace=True))
         return torch.flatten(x, 1)
 
     def forward(self, images: Tensor) -> Tensor:

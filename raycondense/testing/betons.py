@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -56,16 +56,48 @@ def write_beton(
     Returns:
         The sidecar.
     """
-    path = Path(path)
-    with BetonWriter(path, sum(counts), resolution=resolution, encoding=encoding) as writer:
+
+    def samples() -> Iterator[tuple[int, bytes | np.ndarray]]:
         for label, count in enumerate(counts):
             for first in range(0, count, 256):
                 for image in photo_like(min(256, count - first), resolution, seed + 1_000_003 * label + first):
-                    writer.write(image if encoding == "raw" else encode_jpeg(image, quality), label)
+                    yield label, image if encoding == "raw" else encode_jpeg(image, quality)
+
+    return write_samples(path, samples(), sum(counts), resolution=resolution, encoding=encoding, quality=quality)
+
+
+def write_samples(
+    path: str | os.PathLike[str],
+    samples: Iterable[tuple[int, bytes | np.ndarray]],
+    capacity: int,
+    *,
+    resolution: int,
+    encoding: Literal["raw", "jpeg"],
+    quality: int = 95,
+) -> Sidecar:
+    """Write a beton of any resolution, and its sidecar.
+
+    Args:
+        path: the file to write.
+        samples: labels, ascending from 0 without gaps, and images as `BetonWriter.write` takes them.
+        capacity: most samples that will come.
+        resolution: side of the images in pixels.
+        encoding: raw or jpeg.
+        quality: of JPEG; only written down.
+
+    Returns:
+        The sidecar. Its mean and standard deviation are made up.
+    """
+    path, counts = Path(path), list[int]()
+    with BetonWriter(path, capacity, resolution=resolution, encoding=encoding) as writer:
+        for label, image in samples:
+            writer.write(image, label)
+            counts += [0] * (label + 1 - len(counts))
+            counts[label] += 1
     sidecar = Sidecar(
         classes=tuple(f"class {label}" for label in range(len(counts))), counts=tuple(counts),
         mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), resolution=resolution, encoding=encoding,
-        quality=None if encoding == "raw" else quality, source="made up", split="train", seed=seed,
+        quality=None if encoding == "raw" else quality, source="made up", split="train", seed=0,
         sha256=file_sha256(path), size=path.stat().st_size,
     )  # fmt: skip
     sidecar.save(path)
