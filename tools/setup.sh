@@ -173,7 +173,8 @@ make_venv() {
 
 pip_install() {
     local options=(--disable-pip-version-check --no-input)
-    if [[ ! -t 1 ]]; then options+=(--quiet); fi
+    # Progress bars for people; in a log errors alone.
+    if [[ ! -t 1 ]]; then options+=(--quiet --quiet); fi
     if [[ $constraints != none ]]; then options+=(--constraint "$constraints"); fi
     # The variable rather than the option: pip releases that know one way only ignore it.
     PIP_USE_PEP517=1 "$venv/bin/python" -m pip install "${options[@]}" "$@" </dev/null
