@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -17,8 +17,8 @@ from raycondense.data.sidecar import Sidecar
 # An FFCV epoch: bounds the plan in memory and the time until the first batch, and makes gaps between epochs rare.
 PLANNED_IMAGES, PLANNED_STEPS = 1 << 18, 1 << 10
 CACHE_BYTES = 1 << 30  # pages that an epoch may touch when FFCV, not the operating system, keeps them
-BATCH_BYTES = 1 << 24  # an FFCV batch; `BATCHES_AHEAD` + 2 of them are in memory
-SMALLEST_BATCH, LARGEST_BATCH = 32, 1024
+# An FFCV batch is a whole step, several small ones, or a part of a large one. `BATCHES_AHEAD` + 2 are in memory.
+SMALL_BATCH, BATCH_BYTES = 256, 24 << 20
 
 
 class FfcvBatches(Batches[PlanT]):
@@ -57,8 +57,7 @@ class FfcvBatches(Batches[PlanT]):
         self._steps_an_epoch = max(1, min(PLANNED_STEPS, PLANNED_IMAGES // plan.size(0)))
         if not os_cache:
             self._steps_an_epoch = self._steps_within(CACHE_BYTES // self._ffcv.page_size)
-        at_once = min(plan.size(0), BATCH_BYTES // (3 * resolution**2), LARGEST_BATCH)
-        self._batch = max(at_once, SMALLEST_BATCH)
+        self._batch = batch_size(plan.size(0), 3 * resolution**2)
 
     def _steps_within(self, pages: int) -> int:
         """Steps in one FFCV epoch that touch at most so many pages (but one step at least).
@@ -81,61 +80,65 @@ class FfcvBatches(Batches[PlanT]):
             host.close()
 
     def _host_images(self, start: int, *, pinned: bool) -> Generator[Tensor, None, None]:
-        """Each step's images on the CPU, uint8 [n, 3, R, R], copied out of FFCV's buffers."""
+        """Each step's images on the CPU, uint8 [n, 3, R, R]."""
         length = self._steps_an_epoch
 
         def order(epoch: int) -> np.ndarray:
             first = start + epoch * length
             return np.concatenate([self.plan.indices(step) for step in range(first, first + length)])
 
-        shape = (3, self.resolution, self.resolution)
         for epoch in itertools.count():
             first = start + epoch * length
-            stream = _Stream(self._ffcv.batches(order, start=epoch, batch=self._batch))
+            batches = self._ffcv.batches(order, start=epoch, batch=self._batch, pinned=pinned)
             try:
-                for step in range(first, first + length):
-                    images = torch.empty(self.plan.size(step), *shape, dtype=torch.uint8, pin_memory=pinned)
-                    stream.fill(images)
-                    yield images
+                sizes = (self.plan.size(step) for step in range(first, first + length))
+                yield from regroup(batches, sizes)
             finally:
-                stream.close()
+                batches.close()
 
 
-class _Stream:
-    """FFCV's batches as one row of images, since a step need not be a whole number of batches."""
+def batch_size(step: int, image_bytes: int) -> int:
+    """Images of an FFCV batch for steps of ``step`` images."""
+    if step < SMALL_BATCH:
+        return step * (SMALL_BATCH // step)
+    parts = -(-step * image_bytes // BATCH_BYTES)
+    return -(-step // parts)
 
-    def __init__(self, batches: Generator[Tensor, None, None]) -> None:
-        self._batches = batches
-        self._rest: Tensor | None = None
 
-    def fill(self, out: Tensor) -> None:
-        """Copy the next ``len(out)`` images to ``out``."""
-        filled = 0
-        while filled < len(out):
-            if self._rest is None or len(self._rest) == 0:
-                self._rest = next(self._batches)
-            part = self._rest[: len(out) - filled]
-            out[filled : filled + len(part)].copy_(part)
-            filled, self._rest = filled + len(part), self._rest[len(part) :]
+def regroup(batches: Iterator[Tensor], sizes: Iterable[int]) -> Iterator[Tensor]:
+    """Cut a row of batches into others of the given ``sizes``; only those that straddle two are copied."""
+    rest = torch.empty(0)
+    for size in sizes:
+        parts: list[Tensor] = []
+        wanted = size
+        while wanted:
+            if len(rest) == 0:
+                rest = next(batches)
+            parts.append(rest[:wanted])
+            wanted, rest = wanted - len(parts[-1]), rest[wanted:]
+        yield parts[0] if len(parts) == 1 else _joined(parts)
 
-    def close(self) -> None:
-        self._rest = None
-        self._batches.close()
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    shape = (sum(map(len, parts)), *parts[0].shape[1:])
+    out = torch.empty(shape, dtype=parts[0].dtype, pin_memory=parts[0].is_pinned())
+    return torch.cat(parts, out=out)
 
 
 def _uploaded(host: Iterator[Tensor], device: torch.device) -> Generator[Tensor, None, None]:
     """The same images on a GPU. Each is on its way while the one before is being computed on."""
     side = torch.cuda.Stream(device)
-    ahead: tuple[Tensor, torch.cuda.Event] | None = None
+    ahead: tuple[Tensor, Tensor, torch.cuda.Event] | None = None
     for images in host:
         with torch.cuda.stream(side):
             copy = images.to(device, non_blocking=True)
             event = side.record_event()
-        # Pinned memory goes back to torch's cache when `images` is dropped; torch waits for the copy before it is
-        # used again.
         if ahead is not None:
-            yield _received(*ahead)
-        ahead = copy, event
+            source, ready, done = ahead
+            yield _received(ready, done)
+            done.synchronize()  # long since; before it the memory of `source` must not be given away
+            del source
+        ahead = images, copy, event
 
 
 def _received(images: Tensor, event: torch.cuda.Event) -> Tensor:

@@ -2,7 +2,7 @@
 
 What needs care, all of it handled here: a Loader compiles for seconds, so one is kept a process and its order is
 swapped; an abandoned epoch's thread lives for ever; a consumer waits for ever for a producer that died; batches
-are views of buffers that are used again; more threads than CPUs are refused; torch's thread count is changed
+are decoded to buffers that are used again; more threads than CPUs are refused; torch's thread count is changed
 behind one's back; one of numba's threading layers dies of two decoding threads.
 """
 
@@ -57,7 +57,6 @@ class FfcvImages:
         jit: compile FFCV's code. That takes about 2 s; without it decoding is slower but starts at once.
 
     Attributes:
-        row_bytes: bytes of a decoded row: 3 · resolution² of pixels, and a tail.
         page_of: page of the file in which each image lies, int64 [N].
         page_size: bytes of a page.
 
@@ -76,16 +75,19 @@ class FfcvImages:
         starts = self._loader.reader.metadata["f0"]["data_ptr"].astype(np.int64)
         self.page_of: np.ndarray = starts // self.page_size
 
-    def batches(self, order: Callable[[int], np.ndarray], *, start: int, batch: int) -> Generator[Tensor, None, None]:
+    def batches(
+        self, order: Callable[[int], np.ndarray], *, start: int, batch: int, pinned: bool = False
+    ) -> Generator[Tensor, None, None]:
         """One FFCV epoch.
 
         Args:
             order: positions of epoch e, int64 [n]; becomes FFCV's traversal order.
             start: the epoch to read.
             batch: images of a batch; the last one may have fewer.
+            pinned: put them in page-locked memory, from which a GPU copies by itself.
 
         Yields:
-            uint8 [b, 3, R, R], valid only until the next one: its memory is FFCV's. Closing ends FFCV's thread.
+            uint8 [b, 3, R, R], contiguous, the receiver's own. Closing ends FFCV's thread.
 
         Raises:
             DataError: an image is damaged or the file cannot be read any more.
@@ -94,29 +96,44 @@ class FfcvImages:
         try:
             # FFCV's thread changes torch's thread count as well, before its first batch.
             with torch_threads_kept():
-                epoch, positions = self._epoch(order, start, batch)
-                rows = epoch.wait(self.path)
-            pixels, done = 3 * self.resolution**2, 0
-            while rows is not None:
-                failed = rows[:, pixels].nonzero()
+                epoch, positions = self._epoch(order, start, batch, pinned)
+                images = epoch.wait(self.path)
+            done = 0
+            while images is not None:
+                failed = epoch.failures(len(images)).nonzero()[0]
                 if len(failed):
-                    index = int(positions[done + int(failed[0])])
-                    raise DataError(f"{self.path}: image {index} is damaged; prepare or copy it again")
-                done += len(rows)
-                yield rows[:, :pixels].unflatten(1, (3, self.resolution, self.resolution))
-                rows = epoch.wait(self.path)
+                    raise DataError(
+                        f"{self.path}: image {positions[done + failed[0]]} is damaged; prepare or copy it again"
+                    )
+                done += len(images)
+                yield images
+                images = epoch.wait(self.path)
         finally:
             if epoch is not None:
                 epoch.close()
 
-    def _epoch(self, order: Callable[[int], np.ndarray], start: int, batch: int) -> tuple[Any, np.ndarray]:
+    def _epoch(
+        self, order: Callable[[int], np.ndarray], start: int, batch: int, pinned: bool
+    ) -> tuple[Any, np.ndarray]:
         with self._lock:
             loader = self._loader
             loader.batch_size, loader.next_epoch = batch, start
             # The constructor of FFCV 1.0.2 refuses every traversal order of one's own, so it is set here.
             loader.traversal_order = _traversal_order_type()(loader, order)
             positions = loader.next_traversal_order()
-            return _epoch_type()(loader, positions), positions
+            memory = FreshMemory((batch, 3, self.resolution, self.resolution), pinned)
+            return _epoch_type()(loader, positions, memory), positions
+
+
+class FreshMemory:
+    """Takes the place of FFCV's ring of buffers: each batch is decoded to memory of its own, so none is copied."""
+
+    def __init__(self, shape: tuple[int, ...], pinned: bool) -> None:
+        self._shape, self._pinned = shape, pinned
+
+    def __getitem__(self, slot: int) -> np.ndarray:
+        memory: np.ndarray = torch.empty(self._shape, dtype=torch.uint8, pin_memory=self._pinned).numpy()
+        return memory
 
 
 def _make_loader(reader: BetonReader, resolution: int, workers: int, os_cache: bool, jit: bool) -> Any:
@@ -175,6 +192,18 @@ def _epoch_type() -> type:
         failure: BaseException | None = None
         closed: bool
 
+        def __init__(self, loader: Any, positions: np.ndarray, memory: FreshMemory) -> None:
+            self._memory = memory
+            super().__init__(loader, positions)
+
+        def start(self) -> None:
+            # The last thing that FFCV's constructor does. The decoder is the only operation with two memories.
+            memories = self.memory_allocations["operation"]
+            [decoder] = [node for node, memory in memories.items() if isinstance(memory, tuple)]
+            self._failures: np.ndarray = memories[decoder][1]
+            memories[decoder] = (self._memory, self._failures)
+            super().start()
+
         def run(self) -> None:
             try:
                 super().run()
@@ -192,7 +221,10 @@ def _epoch_type() -> type:
             for waited in itertools.count(1):
                 with suppress(queue.Empty):
                     item = self.output_queue.get(timeout=_POLL_SECONDS)
-                    return None if item is None else item[1][0]
+                    if item is None:
+                        return None
+                    self._slot, images = item[0], item[1][0]
+                    return images
                 if self.failure is not None:
                     raise DataError(f"{path}: FFCV stopped reading: {self.failure!r}") from self.failure
                 if not (self.is_alive() and all(reader.is_alive() for reader in self._page_readers())):
@@ -201,6 +233,10 @@ def _epoch_type() -> type:
                 elif waited * _POLL_SECONDS == _PATIENCE_SECONDS:
                     logger.warning("%s: no image for %d s; still waiting for the disk", path, _PATIENCE_SECONDS)
             raise AssertionError("unreachable")
+
+        def failures(self, number: int) -> np.ndarray:
+            """For each of the ``number`` images of the batch that came last: 1 where it could not be decoded."""
+            return self._failures[self._slot, :number, 0]
 
         def _page_readers(self) -> list[threading.Thread]:
             """Threads of FFCV's process cache; they die without a word when the file cannot be opened any more."""
