@@ -1,7 +1,7 @@
 """Contract checks for networks: what the loop and the evaluation rely on, for ours and for anyone's own.
 
-Each check raises `AssertionError` with a message that says which promise was broken. Use tiny sizes: they run everything a
-few times on the CPU.
+Each check raises `AssertionError` with a message that says which promise was broken. Use tiny sizes: they run
+everything a few times on the CPU.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ TOLERANCE = 1e-4
 
 
 def check_generator(generator: Generator) -> None:
-    """Images in [0, 1] of the promised shape, a function of each image's own code and label, with gradients everywhere."""
+    """Images in [0, 1], each a function of its own code and label alone, and gradients for every weight."""
     codes, labels = _codes_and_labels(generator, 5)
     images = generator(codes, labels)
     shape = (5, 3, generator.resolution, generator.resolution)
     assert images.shape == shape, f"images have shape {tuple(images.shape)}, not {shape}"
     assert images.dtype == torch.float32, f"images are {images.dtype}, not float32"
     low, high = float(images.detach().min()), float(images.detach().max())
-    assert low >= 0 and high <= 1, f"images are in [{low}, {high}], not [0, 1]"
+    assert 0 <= low <= high <= 1, f"images are in [{low}, {high}], not [0, 1]"
     alone = torch.cat([generator(codes[i : i + 1], labels[i : i + 1]) for i in range(5)])
     _assert_close(alone, images, "an image depends on its batch")
     _assert_close(generator.eval()(codes, labels), generator.train()(codes, labels), "eval() changes images")
     assert not list(generator.buffers()), "the generator has buffers: statistics of batches?"
-    differences = (images[1:] - images[:1]).abs().amax(dim=(1, 2, 3))
+    differences = (images[1:] - images[:1]).detach().abs().amax(dim=(1, 2, 3))
     assert float(differences.min()) > 1e-3, "different codes give the same image"
     _assert_gradients(generator, images.square().mean(), {"codes": codes})
 
