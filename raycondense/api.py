@@ -170,9 +170,11 @@ def resolve_for_data(config: Config, train: Path) -> Config:
     """``config`` with the dataset's number of classes, after checking that both fit together.
 
     Raises:
-        DataError: no such beton, its sidecar does not fit it, or its images are smaller than ``data.resolution``.
-        ConfigError: more classes a step than there are classes.
+        DataError: no such beton, its sidecar does not fit it, its images are smaller than ``data.resolution``, or a
+            class has fewer than ``condense.real_per_class`` images.
+        ConfigError: more classes a step than there are classes, or fewer than workers.
     """
+    from raycondense.data.class_plan import ClassPlan
     from raycondense.data.sidecar import Sidecar
 
     if train.suffix != ".beton":
@@ -186,11 +188,15 @@ def resolve_for_data(config: Config, train: Path) -> Config:
         )
     if config.data.num_classes not in (0, sidecar.num_classes):
         logger.info("%s has %d classes (preset: %d)", train, sidecar.num_classes, config.data.num_classes)
-    if config.condense.classes_per_step > sidecar.num_classes:
-        raise ConfigError(
-            f"condense.classes_per_step: found {config.condense.classes_per_step}, valid: 1 to {sidecar.num_classes}, "
-            f"the classes of {train}"
-        )
+    # The workers make this plan too; made here, its complaints come before any of them is started.
+    ClassPlan(
+        sidecar,
+        seed=config.seed,
+        classes_per_step=config.condense.classes_per_step,
+        real_per_class=config.condense.real_per_class,
+        read_block=config.data.read_block,
+        world_size=max(1, config.cluster.workers),
+    )
     return replace_path(config, "data.num_classes", sidecar.num_classes)
 
 

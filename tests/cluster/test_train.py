@@ -1,0 +1,183 @@
+"""Ray Train for real: two workers compute what one does, and kills lose nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from torch import Tensor
+
+from raycondense import api, condense
+from raycondense.artifact.load import load
+from raycondense.config import Config
+from raycondense.configfile import override, save_config
+from raycondense.errors import ConfigError
+from raycondense.host import LocalHost
+from raycondense.presets import get_preset
+from raycondense.state import TrainState
+from raycondense.storage import read_lines
+
+pytestmark = pytest.mark.cluster
+
+SETTINGS: dict[str, Any] = {
+    "data": {"loader": "resident", "num_classes": 10},
+    "generator": {"width": 8, "max_width": 8, "class_dim": 4},
+    "codebook": {"ipc": [1, 3], "dim": 8},
+    "extractors": {"width": 8, "weights": "blend", "pool_size": 3, "train_steps": 5, "train_batch": 32},
+    "losses": {"ce": 0.5, "intra": 0.5, "inter": 0.5, "intra_temperature": 0.5},
+    "initialise": {"steps": 20, "batch": 16},
+    "condense": {
+        "images": 7 * 8 * 40, "real_per_class": 8, "log_images": 112, "checkpoint_images": 280, "classes_per_step": 7,
+        "ema_images": 400,
+    },
+    "cluster": {"workers": 2, "max_failures": 1},
+}  # fmt: skip
+
+
+def settings(**changes: Any) -> Config:
+    return override(override(get_preset("digits"), SETTINGS), changes)
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in read_lines(folder / "log.jsonl")]
+
+
+def published(folder: Path) -> dict[str, Tensor]:
+    artifact = load(folder / "artifact")
+    return dict(artifact.generator.state_dict()) | {"codes": artifact.codebook.codes.detach()}
+
+
+def wait_for(what: Callable[[], bool], seconds: float = 90.0) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        if time.monotonic() > end:
+            raise TimeoutError
+        time.sleep(0.05)
+
+
+def images_seen(folder: Path, stage: str = "condense") -> int:
+    return max((r["images"] for r in records(folder) if r["stage"] == stage), default=0)
+
+
+@pytest.fixture(scope="module")
+def unbroken(digits: Path, ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run folder of two workers that nothing happened to."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    api.fit(settings(), data=digits / "train.beton", out=folder, progress=False)
+    return folder
+
+
+def test_two_workers_compute_what_one_does(unbroken: Path, digits: Path, tmp_path: Path) -> None:
+    config = settings()
+    state: TrainState = condense.run(config, digits / "train.beton", LocalHost(tmp_path, device="cpu"))
+    # A step of the pool stage is one network a worker, so only its outcome can be compared.
+    alone, together = ([r for r in records(folder) if r["stage"] != "pool"] for folder in (tmp_path, unbroken))
+    assert [r["images"] for r in alone] == [r["images"] for r in together]
+    # The first steps are equal but for the order of sums; later Adam magnifies what the order changed.
+    first = next(i for i, r in enumerate(alone) if r["stage"] == "condense")
+    for one, two in list(zip(alone, together, strict=True))[: first + 5]:
+        for name in (key for key in one if key.startswith("loss/")):
+            assert two[name] == pytest.approx(one[name], rel=1e-3, abs=1e-5), (one["stage"], one["step"], name)
+    for name, value in published(unbroken).items():
+        mine = state.average.codebook.codes if name == "codes" else state.average.generator.state_dict()[name]
+        torch.testing.assert_close(value, mine.detach(), rtol=0.05, atol=0.02, msg=name)
+
+
+def test_a_killed_worker_costs_nothing(unbroken: Path, digits: Path, ray_session: None, tmp_path: Path) -> None:
+    killed: list[int] = []
+
+    def kill_one() -> None:
+        wait_for(lambda: images_seen(tmp_path) >= 7 * 8 * 12)
+        workers = [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())]
+        victim = workers[-1]
+        victim.send_signal(signal.SIGKILL)
+        killed.append(victim.pid)
+
+    thread = threading.Thread(target=kill_one)
+    thread.start()
+    api.fit(settings(), data=digits / "train.beton", out=tmp_path, progress=False)
+    thread.join()
+    assert killed
+    steps = [r["step"] for r in records(tmp_path) if r["stage"] == "condense"]
+    repeated = len(steps) - len(set(steps))
+    # It went back to the last checkpoint, not to the start: at most two intervals of five steps.
+    assert 0 < repeated <= 10
+    for name, value in published(unbroken).items():
+        assert torch.equal(value, published(tmp_path)[name]), name
+
+
+def test_a_killed_driver_goes_on_by_the_same_command(unbroken: Path, digits: Path, tmp_path: Path) -> None:
+    save_config(settings(), tmp_path / "settings.yaml")
+    out = tmp_path / "run"
+    command = [
+        sys.executable, "-m", "raycondense.cli", "fit", "--config-file", str(tmp_path / "settings.yaml"),
+        "--data", str(digits / "train.beton"), "--out", str(out),
+    ]  # fmt: skip
+    # The session's Ray is another cluster: this driver starts its own.
+    environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_JOB_ID")}
+    driver = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        wait_for(lambda: out.exists() and images_seen(out) >= 7 * 8 * 12)
+    finally:
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+    assert not (out / "artifact").exists()
+    before = len(records(out))
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert again.returncode == 0, again.stderr
+    assert "artefact:" in again.stdout
+    resumed = records(out)[before:]
+    assert resumed[0]["stage"] == "condense"
+    assert resumed[0]["step"] > 1
+    for name, value in published(unbroken).items():
+        assert torch.equal(value, published(out)[name]), name
+    # Once more: it is finished, so nothing starts.
+    started = time.monotonic()
+    third = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert third.returncode == 0, third.stderr
+    assert time.monotonic() - started < 20
+    assert records(out)[before:] == resumed
+
+
+def test_a_mistake_found_by_a_worker_is_told_in_one_line(digits: Path, ray_session: None, tmp_path: Path) -> None:
+    config = settings(**{"initialise.method": "gan", "initialise.gan_batch": 1, "cluster.max_failures": 0})
+    with pytest.raises(ConfigError, match=r"initialise.gan_batch: found 1, valid: 2 \(the workers\) or more"):
+        api.fit(config, data=digits / "train.beton", out=tmp_path, progress=False)
+
+
+def test_more_workers_than_cpus_are_refused(ray_session: None, tmp_path: Path, digits: Path) -> None:
+    from raycondense.cluster.trainer import check_room, scaling_config
+
+    with pytest.raises(ConfigError, match=r"cluster.workers: 9 workers need 9 CPUs, this machine has 4"):
+        check_room(scaling_config(settings(**{"cluster.workers": 9})))
+
+
+def test_rays_own_configurations_are_passed_through(digits: Path, ray_session: None, tmp_path: Path) -> None:
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+
+    config = settings(**{"condense.images": 112, "initialise.steps": 2, "extractors.weights": "random", "losses.ce": 0})
+    result = api.fit(
+        config,
+        data=digits / "train.beton",
+        out=tmp_path / "run",
+        progress=False,
+        scaling_config=ScalingConfig(num_workers=1, resources_per_worker={"CPU": 1}),
+        run_config=RunConfig(name="mine", storage_path=str(tmp_path / "storage")),
+        failure_config=FailureConfig(max_failures=0),
+        checkpoint_config=CheckpointConfig(num_to_keep=1),
+    )
+    kept = [p.name for p in (tmp_path / "storage" / "mine").iterdir() if "done" in p.name]
+    assert kept == ["4-done-000000000"]
+    assert not (result.folder / "ray").exists()
+    assert result.artifact.bank(3).images.shape == (30, 3, 8, 8)
