@@ -32,9 +32,7 @@ def run(out: Path) -> Path:
     print(f"1. {betons['train']}: real images, prepared")
     result = api.fit(config, data=betons["train"], out=out / "run")
     artifact = result.artifact
-    print(
-        f"2. {result.artifact_path}: {artifact.num_parameters:,} parameters, condensed by {config.cluster.workers} workers"
-    )
+    print(f"2. {result.artifact_path}: {artifact.num_parameters:,} parameters, by {config.cluster.workers} workers")
     evaluation = api.evaluate(
         result.artifact_path, betons["test"], train_data=betons["train"], workers=len(os.sched_getaffinity(0))
     )

@@ -65,8 +65,10 @@ class Display:
             self._live.update(self._tasks[name], completed=done, total=total, note=note)
         elif now - self._printed >= QUIET_SECONDS or done >= total:
             self._printed = now
-            left = (now - started) / max(done, 1) * max(total - done, 0)
+            # The first sign of life is often long after the start, so a time left from it would be far off.
+            seconds = (now - started) / max(done, 1) * max(total - done, 0)
+            left = f"{seconds:.0f} s left" if now - started > 1 else "…"
             print(
-                f"{name}: {min(done / max(total, 1), 1):4.0%} ({done:,}/{total:,}) {left:.0f} s left  {note}",
+                f"{name}: {min(done / max(total, 1), 1):4.0%} ({done:,}/{total:,}) {left}  {note}",
                 file=sys.stderr,
             )

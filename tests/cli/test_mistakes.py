@@ -1,4 +1,4 @@
-"""Mistakes through the real command line: one line that names the thing and what is valid, exit code 2, no traceback."""
+"""Mistakes through the real command line: one line that names the thing and what is valid, exit code 2."""
 
 from __future__ import annotations
 
