@@ -45,6 +45,12 @@ def blocked_order(count: int, block: int, rng: np.random.Generator) -> np.ndarra
     return (order[order < count] + offset) % count
 
 
+def _kept(order: np.ndarray) -> np.ndarray:
+    """``order`` for a cache: whoever gets a part of it must not write into it."""
+    order.setflags(write=False)
+    return order
+
+
 class ClassPlan:
     """Classes and images of every class-grouped step.
 
@@ -112,19 +118,19 @@ class ClassPlan:
         self._image_order = lru_cache(maxsize=num_classes)(self._draw_image_order)
 
     def _draw_epoch_classes(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng(derive_seed(self.seed, "class order", epoch)).permutation(self.num_classes)
+        return _kept(np.random.default_rng(derive_seed(self.seed, "class order", epoch)).permutation(self.num_classes))
 
     def _draw_image_order(self, label: int, image_epoch: int) -> np.ndarray:
         rng = np.random.default_rng(derive_seed(self.seed, "image order", label, image_epoch))
-        return blocked_order(self._counts[label], self.read_block, rng)
+        return _kept(blocked_order(self._counts[label], self.read_block, rng))
 
     def step_classes(self, step: int) -> np.ndarray:
-        """Classes of ``step``, all ranks together, int64 [C]."""
+        """Classes of ``step``, all ranks together, int64 [C], read-only."""
         epoch, position = divmod(step, self.steps_per_class_epoch)
         return np.array_split(self._epoch_classes(epoch), self.steps_per_class_epoch)[position]
 
     def rank_classes(self, step: int) -> np.ndarray:
-        """Classes of ``step`` that this rank takes, int64 [C_rank], 1 or more."""
+        """Classes of ``step`` that this rank takes, int64 [C_rank], 1 or more, read-only."""
         return np.array_split(self.step_classes(step), self.world_size)[self.rank]
 
     def class_images(self, label: int, visit: int) -> np.ndarray:
@@ -176,7 +182,7 @@ class ShuffledPlan:
         self._permutation = lru_cache(maxsize=2)(self._draw_permutation)
 
     def _draw_permutation(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng(derive_seed(self.seed, "shuffle", epoch)).permutation(self.num_images)
+        return _kept(np.random.default_rng(derive_seed(self.seed, "shuffle", epoch)).permutation(self.num_images))
 
     def indices(self, step: int) -> np.ndarray:
         """Positions in the beton of this rank's images of ``step``, int64 [n]."""

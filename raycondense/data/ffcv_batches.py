@@ -75,7 +75,10 @@ class FfcvBatches(Batches[PlanT]):
     def _images(self, start: int) -> Generator[Tensor, None, None]:
         host = self._host_images(start, pinned=self.device.type == "cuda")
         try:
-            yield from host if self.device.type == "cpu" else _uploaded(host, self.device)
+            if self.device.type == "cuda":
+                yield from _uploaded(host, self.device)
+            else:
+                yield from (images.to(self.device) for images in host)
         finally:
             host.close()
 

@@ -245,6 +245,10 @@ def _epoch_type() -> type:
 
         def close(self) -> None:
             self.terminate_event.set()
+            if not all(reader.is_alive() for reader in self._page_readers()):
+                # Its thread waits for pages that nobody brings any more: say that they came, it stops after them.
+                for page in self.memory_context.schedule.page_to_slot:
+                    self.memory_context.executor.loaded_queue.put(page)
             for _ in range(100):
                 if not self.is_alive() or threading.current_thread() is self:
                     break

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from raycondense.data.beton import BetonWriter
+from raycondense.data.beton_format import DEFAULT_PAGE_SIZE
 from raycondense.data.decode import encode_jpeg
 from raycondense.data.sidecar import Sidecar, file_sha256
 
@@ -42,6 +43,7 @@ def write_beton(
     encoding: Literal["raw", "jpeg"] = "raw",
     quality: int = 95,
     seed: int = 0,
+    page_size: int = DEFAULT_PAGE_SIZE,
 ) -> Sidecar:
     """Write a beton of `photo_like` images, and its sidecar.
 
@@ -52,6 +54,7 @@ def write_beton(
         encoding: raw or jpeg.
         quality: of JPEG, 1 to 100.
         seed: of the images.
+        page_size: bytes of a page.
 
     Returns:
         The sidecar.
@@ -63,7 +66,9 @@ def write_beton(
                 for image in photo_like(min(256, count - first), resolution, seed + 1_000_003 * label + first):
                     yield label, image if encoding == "raw" else encode_jpeg(image, quality)
 
-    return write_samples(path, samples(), sum(counts), resolution=resolution, encoding=encoding, quality=quality)
+    return write_samples(
+        path, samples(), sum(counts), resolution=resolution, encoding=encoding, quality=quality, page_size=page_size
+    )
 
 
 def write_samples(
@@ -74,6 +79,7 @@ def write_samples(
     resolution: int,
     encoding: Literal["raw", "jpeg"],
     quality: int = 95,
+    page_size: int = DEFAULT_PAGE_SIZE,
 ) -> Sidecar:
     """Write a beton of any resolution, and its sidecar.
 
@@ -84,12 +90,13 @@ def write_samples(
         resolution: side of the images in pixels.
         encoding: raw or jpeg.
         quality: of JPEG; only written down.
+        page_size: bytes of a page.
 
     Returns:
         The sidecar. Its mean and standard deviation are made up.
     """
     path, counts = Path(path), list[int]()
-    with BetonWriter(path, capacity, resolution=resolution, encoding=encoding) as writer:
+    with BetonWriter(path, capacity, resolution=resolution, encoding=encoding, page_size=page_size) as writer:
         for label, image in samples:
             writer.write(image, label)
             counts += [0] * (label + 1 - len(counts))
