@@ -73,6 +73,7 @@ def condense(config: Config, train: Path, state: TrainState, host: Host, progres
         return
     batches = open_class_batches(train, config, rank=host.rank, world_size=host.world_size, device=host.device)
     with batches:
+        progress.facts["loader"] = batches.loader
         normalize = Normalize(batches.sidecar.mean, batches.sidecar.std).to(host.device)
         step = CondenseStep(config, state, normalize, host)
         named: dict[str, Tensor] = {}

@@ -51,7 +51,10 @@ class Display:
             f"{name.removeprefix('loss/')} {value:.4g}" for name, value in record.items() if name.startswith("loss/")
         )
         rate = float(record["images_per_second"])
-        self.count(str(record["stage"]), int(record["images"]), int(record["total"]), f"{rate:,.0f} images/s  {losses}")
+        loader = f" by {record['loader']}" if "loader" in record else ""
+        self.count(
+            str(record["stage"]), int(record["images"]), int(record["total"]), f"{rate:,.0f} images/s{loader}  {losses}"
+        )
 
     def count(self, name: str, done: int, total: int, note: str = "") -> None:
         """Draw that ``done`` of ``total`` units of the work ``name`` are done."""

@@ -45,7 +45,7 @@ def digits() -> Config:
             images=128_000, real_per_class=64, ema_images=8_000, log_images=6_400, checkpoint_images=64_000
         ),
         evaluation=EvaluationConfig(
-            width=32, students=5, epochs=300, max_steps=400, batch=64, augment=(*_DIGIT_AUGMENTATIONS, "cutout")
+            width=32, students=10, epochs=300, max_steps=400, batch=64, augment=(*_DIGIT_AUGMENTATIONS, "cutout")
         ),
         cluster=ClusterConfig(workers=2),
     )

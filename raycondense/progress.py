@@ -29,6 +29,8 @@ class Progress:
         self._steps = 0
         self._logged, self._saved = state.images, state.images
         self._since = time.perf_counter()
+        self.facts: dict[str, float | str] = {}
+        """What stands in every log record beside the numbers, such as the loader that reads."""
         self._last_checkpoint = state.name if state.images else "none"
 
     def after_steps(
@@ -93,6 +95,7 @@ class Progress:
         rate = (state.images - self._logged) / max(now - self._since, 1e-9)
         record: dict[str, float | str] = {"stage": state.stage, "step": state.step, "images": state.images}
         record |= {"total": total, "images_per_second": rate}
+        record |= self.facts
         host.log(record | {f"loss/{name}": value for name, value in values.items()})
         self._sums, self._bad_steps, self._steps = {}, {}, 0
         self._logged, self._since = state.images, time.perf_counter()

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -57,7 +57,10 @@ class Batches(ABC, Generic[PlanT]):
 
     Attributes:
         sidecar, plan, resolution, device: as given.
+        loader: what reads, as ``data.loader`` names it.
     """
+
+    loader: ClassVar[str]
 
     def __init__(self, sidecar: Sidecar, plan: PlanT, *, resolution: int, device: torch.device | str) -> None:
         self.sidecar, self.plan, self.resolution, self.device = sidecar, plan, resolution, torch.device(device)

@@ -38,6 +38,8 @@ class FfcvBatches(Batches[PlanT]):
         DataError: the beton is damaged or its images are smaller than ``resolution``.
     """
 
+    loader = "ffcv"
+
     def __init__(
         self,
         path: str | os.PathLike[str],

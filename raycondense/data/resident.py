@@ -85,6 +85,8 @@ class Resident(Batches[PlanT]):
         DataError: see `load_resident`.
     """
 
+    loader = "resident"
+
     def __init__(
         self,
         path: str | os.PathLike[str],

@@ -111,6 +111,7 @@ def pretrain_gan(config: Config, train: Path, state: TrainState, host: Host, pro
         rank=host.rank, world_size=host.world_size, device=host.device,
     )  # fmt: skip
     with batches:
+        progress.facts["loader"] = batches.loader
         normalize = Normalize(batches.sidecar.mean, batches.sidecar.std).to(host.device)
         trainer = GanTrainer(config, state, normalize, host)
         trainer.load_state_dict(state.optimizers)

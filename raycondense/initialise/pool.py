@@ -36,6 +36,7 @@ def train_pool(config: Config, train: Path, state: TrainState, host: Host, progr
         train, config, batch=size, seed=derive_seed(config.seed, "pool"), rank=0, world_size=1, device=host.device
     )
     with batches:
+        progress.facts["loader"] = batches.loader
         normalize = Normalize(batches.sidecar.mean, batches.sidecar.std).to(host.device)
 
         def augmented(images: Tensor, step: int, network: int) -> Tensor:

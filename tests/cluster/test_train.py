@@ -156,6 +156,15 @@ def test_a_mistake_found_by_a_worker_is_told_in_one_line(digits: Path, ray_sessi
         api.fit(config, data=digits / "train.beton", out=tmp_path, progress=False)
 
 
+def test_ffcv_reads_where_it_imports(digits: Path, ray_session: None, tmp_path: Path) -> None:
+    """The default loader, in real workers: each log record says what read."""
+    pytest.importorskip("ffcv")
+    small = {"condense.images": 224, "initialise.steps": 2, "extractors.pool_size": 2, "data.loader": "auto"}
+    api.fit(settings(**small), data=digits / "train.beton", out=tmp_path, progress=False)
+    read_by = {r["stage"]: r.get("loader") for r in records(tmp_path)}
+    assert read_by == {"pool": "ffcv", "reconstruct": None, "condense": "ffcv"}
+
+
 def test_more_workers_than_cpus_are_refused(ray_session: None, tmp_path: Path, digits: Path) -> None:
     from raycondense.cluster.trainer import check_room, scaling_config
 
