@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -161,10 +163,12 @@ def check_room(scaling: ScalingConfig) -> None:
 
 
 def _fit(trainer: TorchTrainer, folder: Path) -> ray.train.Result:
-    """`TorchTrainer.fit`, with an error of ours where a worker raised one."""
+    """`TorchTrainer.fit`, with an error of ours where a worker raised one, and Ctrl-C as it was before."""
+    before = signal.getsignal(signal.SIGINT)
     try:
         return trainer.fit()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
+        # Ray's own handler of Ctrl-C aborts the workers and then exits the process from inside ``fit``.
         raise Interrupted(f"{folder}: interrupted; run the same command to go on from its last checkpoint") from None
     except ray.train.WorkerGroupError as error:
         failures = dict(sorted(error.worker_failures.items()))
@@ -176,3 +180,6 @@ def _fit(trainer: TorchTrainer, folder: Path) -> ray.train.Result:
         raise RunError(f"{message}; run the same command to go on from the last checkpoint") from error
     except ray.train.ControllerError as error:
         raise RunError(f"{folder}: Ray Train failed: {error.controller_failure}") from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)

@@ -117,7 +117,9 @@ def test_a_killed_worker_costs_nothing(unbroken: Path, digits: Path, ray_session
         assert torch.equal(value, published(tmp_path)[name]), name
 
 
-def test_a_killed_driver_goes_on_by_the_same_command(unbroken: Path, digits: Path, tmp_path: Path) -> None:
+def test_a_killed_and_interrupted_driver_goes_on_by_the_same_command(
+    unbroken: Path, digits: Path, tmp_path: Path
+) -> None:
     save_config(settings(), tmp_path / "settings.yaml")
     out = tmp_path / "run"
     command = [
@@ -126,13 +128,16 @@ def test_a_killed_driver_goes_on_by_the_same_command(unbroken: Path, digits: Pat
     ]  # fmt: skip
     # The session's Ray is another cluster: this driver starts its own.
     environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_JOB_ID")}
-    driver = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        wait_for(lambda: out.exists() and images_seen(out) >= 7 * 8 * 12)
-    finally:
-        driver.send_signal(signal.SIGKILL)
-        driver.wait()
-    assert not (out / "artifact").exists()
+    for images, ending, code in ((7 * 8 * 12, signal.SIGKILL, -9), (7 * 8 * 24, signal.SIGINT, 130)):
+        driver = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            wait_for(lambda images=images: out.exists() and images_seen(out) >= images)
+        finally:
+            driver.send_signal(ending)
+            _, errors = driver.communicate(timeout=60)
+        assert driver.returncode == code, errors
+        assert not (out / "artifact").exists()
+    assert "run the same command to go on" in errors.splitlines()[-1]
     before = len(records(out))
     again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert again.returncode == 0, again.stderr
