@@ -14,6 +14,7 @@ images; it decodes and resizes with Pillow. All files are in the page cache.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import platform
 import shlex
@@ -35,6 +36,7 @@ from raycondense.data.cpus import usable_cpus
 from raycondense.data.decode import decode_image, encode_jpeg
 from raycondense.data.open import Loader, class_batches_type
 from raycondense.data.sidecar import Sidecar
+from raycondense.errors import RaycondenseError
 from raycondense.storage import write_text
 from raycondense.testing.betons import photo_like, write_samples
 
@@ -64,8 +66,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=20000, help="images in the set; fewer are repeated")
     parser.add_argument("--classes", type=int, default=10, help="classes of made-up images")
-    parser.add_argument("--repeats", type=int, default=7, help="repetitions of each loader")
-    parser.add_argument("--seconds", type=float, default=1.5, help="length of a repetition")
+    parser.add_argument("--repeats", type=int, default=11, help="repetitions of each loader")
+    parser.add_argument("--seconds", type=float, default=1.0, help="length of a repetition")
     parser.add_argument("--workers", type=int, default=usable_cpus(), help="decoding threads or processes of each")
     parser.add_argument("--real-per-class", type=int, default=128, help="images a class in a step")
     parser.add_argument("--classes-per-step", type=int, default=10, help="classes in a step")
@@ -82,33 +84,60 @@ def main() -> None:
         write_text(options.out, f"# Reading images\n\n{text}")
 
 
-def measure(setting: Setting, options: argparse.Namespace, folder: Path) -> tuple[Setting, dict[str, list[float]]]:
-    """Images per second of each loader, repetition by repetition."""
+@dataclass(frozen=True)
+class Speed:
+    """One repetition: images per second, and per second of CPU time of this process and its children."""
+
+    wall: float
+    cpu: float
+
+
+def measure(setting: Setting, options: argparse.Namespace, folder: Path) -> tuple[Setting, dict[str, list[Speed]]]:
+    """The speed of each loader, repetition by repetition."""
     images, beton = make_set(setting, options, folder)
-    speeds: dict[str, list[float]] = {}
+    speeds: dict[str, list[Speed]] = {name: [] for name in LOADERS}
     with ExitStack() as stack:
-        running = {name: make(setting, options, images, beton, stack) for name, make in LOADERS.items()}
-        for name, batches in running.items():
-            next(batches)
-            speeds[name] = []
+        running = {}
+        for name, make in LOADERS.items():
+            running[name] = make(setting, options, images, beton, stack)
+            next(running[name])
             print(f"{setting}: {name} is ready", file=sys.stderr)
         for repetition in range(options.repeats):
             # In turn, and every other time backwards: what else the machine does hits all of them alike.
             names = list(running) if repetition % 2 == 0 else list(reversed(running))
             for name in names:
-                speeds[name].append(images_per_second(running[name], options.seconds))
+                wait_until_idle()
+                speeds[name].append(speed(running[name], options.seconds))
     return setting, speeds
 
 
-def images_per_second(batches: Batches, seconds: float) -> float:
+def wait_until_idle() -> None:
+    """Wait until the loader that was measured before has filled its queue again."""
+    for _ in range(100):
+        before = cpu_seconds()
+        time.sleep(0.1)
+        if cpu_seconds() - before < 0.02:
+            return
+
+
+def cpu_seconds() -> float:
+    """CPU time so far of this process and of its child processes that are alive."""
+    ticks = 0
+    for child in multiprocessing.active_children():
+        fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def speed(batches: Batches, seconds: float) -> Speed:
     """Speed of an endless loader that has been idle: what it prepared meanwhile is taken first, uncounted."""
     settled = time.perf_counter() + 0.5
     while time.perf_counter() < settled:
         next(batches)
-    count, start = 0, time.perf_counter()
+    count, start, cpu = 0, time.perf_counter(), cpu_seconds()
     while time.perf_counter() < start + seconds:
         count += next(batches)
-    return count / (time.perf_counter() - start)
+    return Speed(count / (time.perf_counter() - start), count / (cpu_seconds() - cpu))
 
 
 # ------------------------------------------------------------------------------------------------ data
@@ -243,26 +272,25 @@ LOADERS: dict[str, Callable[..., Batches]] = {
 # ------------------------------------------------------------------------------------------------ report
 
 
-def report(tables: list[tuple[Setting, dict[str, list[float]]]], options: argparse.Namespace) -> str:
+def report(tables: list[tuple[Setting, dict[str, list[Speed]]]], options: argparse.Namespace) -> str:
     lines = [
-        f"Images per second, median of {options.repeats} repetitions taken in turn (least to most); "
-        f"{options.workers} decoding threads or processes each; steps of "
-        f"{options.classes_per_step} classes × {options.real_per_class} images.",
+        f"Images per second, and per second of CPU time: medians of {options.repeats} repetitions of "
+        f"{options.seconds:g} s taken in turn, range from the slowest to the fastest. {options.workers} decoding "
+        f"threads or processes each; steps of {options.classes_per_step} classes × {options.real_per_class} images. "
+        f"“× FFCV” is the ratio to {PLAIN}, “× DataLoader” to {DATALOADER}.",
         "",
-        f"| images | loader | images/s | range | × {PLAIN} | × {DATALOADER} |",
-        "|---|---|---:|---:|---:|---:|",
+        "| images | loader | images/s | range | × FFCV | × DataLoader | per CPU second | × FFCV | × DataLoader |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for setting, speeds in tables:
+        wall = {name: statistics.median(speed.wall for speed in values) for name, values in speeds.items()}
+        cpu = {name: statistics.median(speed.cpu for speed in values) for name, values in speeds.items()}
         for name, values in speeds.items():
-            # A ratio is taken repetition by repetition, when both ran side by side.
-            ratios = [
-                statistics.median(mine / other for mine, other in zip(values, speeds[reference], strict=True))
-                for reference in (PLAIN, DATALOADER)
-            ]
-            lines.append(
-                f"| {setting} | {name} | {statistics.median(values):.0f} | {min(values):.0f}–{max(values):.0f} "
-                f"| {ratios[0]:.2f} | {ratios[1]:.2f} |"
-            )
+            lowest, highest = (extreme(speed.wall for speed in values) for extreme in (min, max))
+            cells = [str(setting), name, f"{wall[name]:.0f}", f"{lowest:.0f}–{highest:.0f}"]
+            cells += [f"{wall[name] / wall[other]:.2f}" for other in (PLAIN, DATALOADER)]
+            cells += [f"{cpu[name]:.0f}", *(f"{cpu[name] / cpu[other]:.2f}" for other in (PLAIN, DATALOADER))]
+            lines.append(f"| {' | '.join(cells)} |")
     command = shlex.join(["python", *sys.argv])
     lines += [
         "",
@@ -282,4 +310,7 @@ def cpu_name() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except RaycondenseError as error:
+        sys.exit(str(error))
