@@ -152,8 +152,9 @@ def _run(
                     f"device: found {device!r}, valid with Ray workers: none (see cluster.gpus_per_worker)"
                 )
             with _followed(folder / "log.jsonl", display):
-                checkpoint = fit_on_ray(config, train, folder, RayConfigs(**ray_configs))
-            state = state_from_checkpoint(config, train, checkpoint)
+                final = fit_on_ray(config, train, folder, RayConfigs(**ray_configs))
+            with final as checkpoint:
+                state = state_from_checkpoint(config, train, Path(checkpoint))
         else:
             from raycondense import condense
             from raycondense.host import LocalHost

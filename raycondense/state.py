@@ -6,6 +6,7 @@ to resume exactly.
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 from collections.abc import Iterator
@@ -119,7 +120,10 @@ class TrainState:
             "discriminator": None if self.discriminator is None else self.discriminator.state_dict(),
             "optimizers": self.optimizers,
         }
-        torch.save(state, folder / "state.pt")
+        # Through memory: on a full disk torch's own writer raises what cannot be told from a bug.
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        (folder / "state.pt").write_bytes(buffer.getbuffer())
         clock = {"format_version": FORMAT_VERSION, "stage": self.stage, "step": self.step, "images": self.images}
         (folder / "clock.json").write_text(json.dumps(clock))
 

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,8 @@ def connect() -> None:
     ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False, configure_logging=False)
 
 
-def fit_on_ray(config: Config, train: Path, folder: Path, configs: RayConfigs) -> Path:
-    """Condense with Ray Train and return the folder of the final checkpoint.
+def fit_on_ray(config: Config, train: Path, folder: Path, configs: RayConfigs) -> AbstractContextManager[str]:
+    """Condense with Ray Train; the result is a context manager of the final checkpoint's folder, wherever it is stored.
 
     Run again with the same ``folder`` it goes on from the last checkpoint.
 
@@ -104,7 +105,8 @@ def fit_on_ray(config: Config, train: Path, folder: Path, configs: RayConfigs) -
     result = _fit(trainer, folder)
     if result.checkpoint is None:
         raise RunError(f"{folder}: Ray Train ended without a checkpoint")
-    return Path(result.checkpoint.path)
+    checkpoint: AbstractContextManager[str] = result.checkpoint.as_directory()
+    return checkpoint
 
 
 def scaling_config(config: Config) -> ScalingConfig:

@@ -1,4 +1,4 @@
-"""The decoder that raycondense gives to FFCV: FFCV's own JPEG decoding and resizing, with the result checked.
+"""The decoder that raycondense gives to FFCV: FFCV's own JPEG decoding, with the result checked.
 
 FFCV's decoders ignore that libjpeg-turbo reports a damaged image and hand on whatever was in the buffer; those
 that resize also keep room for every full-size image of every batch in flight (1 GB for a few batches of 224 px).
@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from raycondense.data import ffcv_kernels as kernels
+
 
 def make_decoder(*, stored: int, resolution: int, jpeg: bool) -> Any:
     """An FFCV operation for the field ``image`` of a beton of square images.
@@ -22,30 +24,17 @@ def make_decoder(*, stored: int, resolution: int, jpeg: bool) -> Any:
 
     Args:
         stored: side of the stored images in pixels.
-        resolution: side R of the decoded ones; others than ``stored`` are resized by FFCV's ``resize_crop`` (area).
+        resolution: side R of the decoded ones, at most ``stored``; others are resized by area.
         jpeg: JPEG, or raw pixels.
     """
     return _decoder_type()(stored, resolution, jpeg)
-
-
-def _split_channels(pixels: Any, planes: Any, area: int) -> None:
-    """Channels last to channels first; in this form numba makes vector code of it, ten times faster than slices."""
-    red, green, blue = planes[:area], planes[area : 2 * area], planes[2 * area :]
-    for i in range(area):
-        red[i] = pixels[3 * i]
-        green[i] = pixels[3 * i + 1]
-        blue[i] = pixels[3 * i + 2]
-
-
-def _split_channels_interpreted(pixels: Any, planes: Any, area: int) -> None:
-    planes.reshape(3, area)[...] = pixels.reshape(area, 3).T
 
 
 @cache
 def _decoder_type() -> type:
     """The class is made at use, because its base comes from FFCV, which may not be there."""
     from ffcv.fields.rgb_image import SimpleRGBImageDecoder
-    from ffcv.libffcv import imdecode, resize_crop
+    from ffcv.libffcv import imdecode
     from ffcv.pipeline.allocation_query import AllocationQuery
     from ffcv.pipeline.compiler import Compiler
 
@@ -62,10 +51,13 @@ def _decoder_type() -> type:
         def generate_code(self) -> Callable[..., Any]:
             # Everything that the compiled function uses must be a local of this one.
             read, my_range = self.memory_read, Compiler.get_iterator()
-            imdecode_c, resize_c = Compiler.compile(imdecode), Compiler.compile(resize_crop)
-            split = Compiler.compile(_split_channels) if Compiler.is_enabled else _split_channels_interpreted
-            stored, side, area = self._stored, self._resolution, self._resolution**2
-            jpeg, resized = self._jpeg, self._resolution != self._stored
+            imdecode_c = Compiler.compile(imdecode)
+            if Compiler.is_enabled:
+                split, resize = Compiler.compile(kernels.split_channels), Compiler.compile(kernels.area_resize)
+            else:
+                split, resize = kernels.split_channels_interpreted, kernels.area_resize_interpreted
+            starts, weights = kernels.area_weights(self._stored, self._resolution)
+            stored, jpeg, resized = self._stored, self._jpeg, self._resolution != self._stored
 
             def decode(batch_indices: Any, memory: Any, metadata: Any, storage_state: Any) -> Any:
                 destination, failures = memory
@@ -84,12 +76,9 @@ def _decoder_type() -> type:
                     else:
                         image = data.reshape(stored, stored, 3)
                     if resized:
-                        small = np.empty((side, side, 3), np.uint8)
-                        resize_c(image, 0, stored, 0, stored, small)
-                        pixels = small.reshape(-1)
+                        resize(image, destination[row], starts, weights)
                     else:
-                        pixels = image.reshape(-1)
-                    split(pixels, destination[row].reshape(-1), area)
+                        split(image, destination[row])
                     failures[row, 0] = failed
                 return destination[: len(batch_indices)]
 

@@ -16,14 +16,15 @@ from raycondense.data.sidecar import Sidecar, file_sha256
 
 
 def photo_like(number: int, side: int, seed: int) -> np.ndarray:
-    """Images with the falling spectrum of photographs: amplitudes of about 1/frequency, and a little noise.
+    """Images with a falling spectrum and a little noise, so chosen that JPEG of quality 90 takes as many bytes as for
+    photographs: 2.3 kB at 64 px, 14 kB at 224 px.
 
     Returns:
         uint8 [number, side, side, 3], a function of the arguments.
     """
     rng = np.random.default_rng((seed, side))
     frequencies = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :])
-    falling = 1 / np.maximum(frequencies, 1 / side) ** 1.2
+    falling = 1 / np.maximum(frequencies, 1 / side) ** 1.6
     images = np.empty((number, side, side, 3), np.uint8)
     for image in images:
         noise = np.fft.rfft2(rng.standard_normal((side, side, 3)), axes=(0, 1))
@@ -31,7 +32,7 @@ def photo_like(number: int, side: int, seed: int) -> np.ndarray:
         # Channels of photographs go together.
         shape = 0.75 * shape.mean(2, keepdims=True) + 0.25 * shape
         shape = shape / max(float(shape.std()), 1e-9)
-        image[...] = np.clip(127 + 50 * shape + rng.normal(0, 2, shape.shape), 0, 255)
+        image[...] = np.clip(127 + 50 * shape + rng.normal(0, 1, shape.shape), 0, 255)
     return images
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from raycondense.storage import read_lines
@@ -184,6 +185,16 @@ def test_a_disk_that_fills_up(small_disk: Path, tmp_path: Path) -> None:
     # JPEG sizes are not known beforehand, so this one finds out while it writes.
     assert_mistake(raycondense(*words, "--encoding", "jpeg", "--quality", "100"), "space", code=1)
     assert not list(small_disk.iterdir())
+
+
+def test_a_disk_that_fills_up_with_checkpoints(small_disk: Path, digits: Path) -> None:
+    words = ["fit", "--preset", "digits", *QUICK, "--data", digits / "train.beton", "--out", small_disk / "run"]
+    done = raycondense(*words, "--condense.images", "640", "--generator.width", "32", "--generator.max-width", "64")
+    assert_mistake(done, "checkpoints", "no space left", code=1)
+    left = list((small_disk / "run" / "checkpoints").iterdir())
+    # What did not fit is gone, and what did is whole.
+    assert not [folder.name for folder in left if folder.name.startswith(".")]
+    assert all(torch.load(folder / "state.pt", weights_only=True)["model"] for folder in left)
 
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(digits: Path, tmp_path: Path) -> None:
