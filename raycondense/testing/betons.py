@@ -42,7 +42,7 @@ def write_beton(
     *,
     resolution: int,
     encoding: Literal["raw", "jpeg"] = "raw",
-    quality: int = 95,
+    quality: int = 90,
     seed: int = 0,
     page_size: int = DEFAULT_PAGE_SIZE,
 ) -> Sidecar:
@@ -79,7 +79,7 @@ def write_samples(
     *,
     resolution: int,
     encoding: Literal["raw", "jpeg"],
-    quality: int = 95,
+    quality: int = 90,
     page_size: int = DEFAULT_PAGE_SIZE,
 ) -> Sidecar:
     """Write a beton of any resolution, and its sidecar.
