@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from raycondense.config import Config, EvaluationConfig, replace_path
 from raycondense.configfile import config_from_dict, config_to_dict, load_config, override
-from raycondense.errors import ConfigError, DataError
+from raycondense.errors import ConfigError, DataError, Interrupted
 from raycondense.presets import get_preset
 from raycondense.storage import read_lines, write_json
 
@@ -126,6 +126,8 @@ def fit(
                     "failure_config": failure_config, "checkpoint_config": checkpoint_config,
                 }  # fmt: skip
                 _run(config, train, folder, artifact, device, progress, ray_configs)
+    except KeyboardInterrupt:
+        raise Interrupted(f"{folder}: interrupted; run the same command to go on from its last checkpoint") from None
     except Timeout:
         raise ConfigError(f"{folder}: another process is working in this run folder; name another with --out") from None
     return FitResult(folder, artifact, config, time.perf_counter() - started)

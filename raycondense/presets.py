@@ -30,8 +30,8 @@ _DIGIT_AUGMENTATIONS = ("color", "crop", "scale", "rotate")
 def digits() -> Config:
     """scikit-learn's 8-px digits, 10 classes of about 180 images: a minute on two CPUs. What `make demo` runs.
 
-    Chosen on the validation cut among a dozen variants, which differed by less than the spread over students: with ce
-    0.5 IPC 10 lost 0.7 points, everything else made no difference that could be told.
+    Values chosen on the validation cut among two dozen variants; docs/results/first-runs.md says what was seen. With
+    ce 0.5 IPC 10 lost about half a point; nothing else made a difference larger than the spread over students.
     """
     return Config(
         name="digits",

@@ -25,7 +25,7 @@ from raycondense import condense
 from raycondense.cluster.host import RECORD, RayHost
 from raycondense.config import Config
 from raycondense.configfile import config_from_dict, config_to_dict
-from raycondense.errors import ConfigError, Interrupted, RaycondenseError, RunError
+from raycondense.errors import ConfigError, RaycondenseError, RunError
 from raycondense.storage import append_line
 
 logger = logging.getLogger("raycondense")
@@ -83,7 +83,7 @@ def fit_on_ray(config: Config, train: Path, folder: Path, configs: RayConfigs) -
 
     Raises:
         ConfigError: this machine's own cluster has fewer CPUs or GPUs than the workers ask for.
-        Interrupted: Ctrl-C.
+        KeyboardInterrupt: Ctrl-C.
         RunError: the run failed for a reason that is not ours; Ray's message is in it.
     """
     started_here = not ray.is_initialized() and not os.environ.get("RAY_ADDRESS")
@@ -169,9 +169,9 @@ def _fit(trainer: TorchTrainer, folder: Path) -> ray.train.Result:
     before = signal.getsignal(signal.SIGINT)
     try:
         return trainer.fit()
-    except (KeyboardInterrupt, SystemExit):
+    except SystemExit:
         # Ray's own handler of Ctrl-C aborts the workers and then exits the process from inside ``fit``.
-        raise Interrupted(f"{folder}: interrupted; run the same command to go on from its last checkpoint") from None
+        raise KeyboardInterrupt from None
     except ray.train.WorkerGroupError as error:
         failures = dict(sorted(error.worker_failures.items()))
         for failure in failures.values():

@@ -38,7 +38,7 @@ SETTINGS: dict[str, Any] = {
     "losses": {"ce": 0.5, "intra": 0.5, "inter": 0.5, "intra_temperature": 0.5},
     "initialise": {"steps": 20, "batch": 16},
     "condense": {
-        "images": 7 * 8 * 40, "real_per_class": 8, "log_images": 112, "checkpoint_images": 280, "classes_per_step": 7,
+        "images": 7 * 8 * 100, "real_per_class": 8, "log_images": 112, "checkpoint_images": 280, "classes_per_step": 7,
         "ema_images": 400,
     },
     "cluster": {"workers": 2, "max_failures": 1},
@@ -64,6 +64,15 @@ def wait_for(what: Callable[[], bool], seconds: float = 90.0) -> None:
         if time.monotonic() > end:
             raise TimeoutError
         time.sleep(0.05)
+
+
+def wait_for_quiet(folder: Path, seconds: float = 4.0) -> None:
+    """Until nothing was logged for some seconds: workers outlive a killed driver."""
+    known, since = -1, time.monotonic()
+    while time.monotonic() - since < seconds:
+        if len(records(folder)) != known:
+            known, since = len(records(folder)), time.monotonic()
+        time.sleep(0.1)
 
 
 def images_seen(folder: Path, stage: str = "condense") -> int:
@@ -128,14 +137,18 @@ def test_a_killed_and_interrupted_driver_goes_on_by_the_same_command(
     ]  # fmt: skip
     # The session's Ray is another cluster: this driver starts its own.
     environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_JOB_ID")}
-    for images, ending, code in ((7 * 8 * 12, signal.SIGKILL, -9), (7 * 8 * 24, signal.SIGINT, 130)):
+    # Slow reports keep the workers of a killed driver from finishing before they end too.
+    environment["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.4"
+    for ending, code in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
+        before = len(records(out))
         driver = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
-            wait_for(lambda images=images: out.exists() and images_seen(out) >= images)
+            wait_for(lambda before=before: len(records(out)) > before + 2 and images_seen(out) >= 7 * 8 * 12)
         finally:
             driver.send_signal(ending)
             _, errors = driver.communicate(timeout=60)
         assert driver.returncode == code, errors
+        wait_for_quiet(out)
         assert not (out / "artifact").exists()
     assert "run the same command to go on" in errors.splitlines()[-1]
     before = len(records(out))
