@@ -20,9 +20,8 @@ from raycondense.presets import get_preset
 from raycondense.storage import read_lines, write_json
 
 if TYPE_CHECKING:
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-
     from raycondense.artifact.load import Artifact
+    from raycondense.cluster.configs import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from raycondense.evaluation.result import Evaluation
 
 logger = logging.getLogger("raycondense")
@@ -147,7 +146,8 @@ def _run(
 
     with Display(progress) as display:
         if config.cluster.workers:
-            from raycondense.cluster.trainer import RayConfigs, fit_on_ray
+            from raycondense.cluster.configs import RayConfigs
+            from raycondense.cluster.trainer import fit_on_ray
 
             if device is not None:
                 raise ConfigError(

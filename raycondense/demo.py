@@ -40,4 +40,5 @@ def run(out: Path) -> Path:
     print(evaluation.table())
     report = write_report(result.folder, train_data=betons["train"], out=out / "report.html")
     print(f"\n4. {report}: pictures, loss curves and the table")
+    print(f"   {result.artifact_path / 'preview.png'}: the contact sheet")
     return report

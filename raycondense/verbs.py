@@ -128,22 +128,12 @@ def _start_config(words: list[str]) -> Config:
 
 
 def _describe_config(config: Config) -> list[str]:
-    from raycondense.artifact.shapes import empty_generator
-    from raycondense.artifact.sizes import Sizes, format_bytes
+    from raycondense.artifact.sizes import format_bytes, sizes_of
     from raycondense.configfile import config_to_yaml
 
     if not config.data.num_classes:
         raise ConfigError("data.num_classes: found 0, valid: name --data, or the number of classes, for a dry run")
-    classes, resolution, codebook = config.data.num_classes, config.data.resolution, config.codebook
-    generator = empty_generator(
-        config.generator, num_classes=classes, latent_dim=codebook.dim, resolution=resolution
-    )  # fmt: skip
-    found = Sizes(
-        generator_parameters=sum(parameter.numel() for parameter in generator.parameters()),
-        codebook_parameters=classes * codebook.codes_per_class * codebook.dim,
-        bytes_per_parameter=4,
-        image_values=classes * 3 * resolution**2,
-    )
+    found = sizes_of(config)
     lines = [config_to_yaml(config).rstrip(), ""]
     lines.append(f"generator: {found.generator_parameters:,} parameters")
     lines.append(f"codebook:  {found.codebook_parameters:,} parameters")

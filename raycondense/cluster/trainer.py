@@ -11,17 +11,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-# Ray reads these when it is imported or started; what the user has set stays.
-os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-
 import ray
 import ray.train
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
 
 from raycondense import condense
+from raycondense.cluster.configs import RayConfigs
 from raycondense.cluster.host import RECORD, RayHost
 from raycondense.config import Config
 from raycondense.configfile import config_from_dict, config_to_dict
@@ -29,16 +25,6 @@ from raycondense.errors import ConfigError, RaycondenseError, RunError
 from raycondense.storage import append_line
 
 logger = logging.getLogger("raycondense")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RayConfigs:
-    """Ray Train's own configurations, passed through; what is None is made from ``Config.cluster``."""
-
-    scaling_config: ScalingConfig | None = None
-    run_config: RunConfig | None = None
-    failure_config: FailureConfig | None = None
-    checkpoint_config: CheckpointConfig | None = None
 
 
 class LogCallback(UserCallback):
