@@ -205,7 +205,7 @@ class InitialiseConfig:
 
     method: Literal["reconstruct", "gan", "none"] = "reconstruct"
     """Fit generator and codes to k-means medoids of each class, pre-train a GAN and then find codes for the
-    medoids, or start from random weights (for ablation)."""
+    medoids (the generator follows slowly), or start from random weights (for ablation)."""
     steps: int = 500
     """Steps of the reconstruction (for gan: of the search for codes)."""
     batch: int = 256

@@ -1,7 +1,6 @@
 """Pre-train the generator as a class-conditional GAN (hinge loss, projection discriminator; Miyato & Koyama 2018).
 
-The discriminator is kept for the realism loss. Codes are sought afterwards by the reconstruct stage, with the
-generator frozen.
+The discriminator is kept for the realism loss. Codes are sought afterwards by the reconstruct stage.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from raycondense import losses
+from raycondense.augment import dsa
 from raycondense.config import Config
 from raycondense.data.normalize import Normalize
 from raycondense.data.open import open_shuffled_batches
@@ -62,7 +62,7 @@ class GanTrainer:
         share = len(labels) / self._config.initialise.gan_batch
         with torch.no_grad():
             fake = self._fake(labels, step, "discriminator")
-        real_scores = self._discriminator(self._normalize(images), labels)
+        real_scores = self._discriminator(self._augmented(self._normalize(images), step), labels)
         fake_scores = self._discriminator(fake, labels)
         against = share * losses.discriminator_hinge(real_scores, fake_scores)
         self._update("discriminator", against)
@@ -85,7 +85,11 @@ class GanTrainer:
     def _fake(self, labels: Tensor, step: int, part: str) -> Tensor:
         random = seeded_generator(self._config.seed, "gan", part, step, self._host.rank)
         codes = torch.randn(len(labels), self._config.codebook.dim, generator=random) * self._config.codebook.init_std
-        return self._normalize(self._generator(codes.to(self._host.device), labels))
+        return self._augmented(self._normalize(self._generator(codes.to(self._host.device), labels)), step)
+
+    def _augmented(self, images: Tensor, step: int) -> Tensor:
+        # DiffAugment (arXiv 2006.10738): on small sets the discriminator would learn the images by heart.
+        return dsa(images, self._config.augment.strategy, derive_seed(self._config.seed, "gan augment", step))
 
     def _update(self, player: str, loss: Tensor) -> None:
         optimizer = self._optimizers[player]

@@ -1,7 +1,8 @@
 """Fit generator and codes together to real images: generative latent optimisation on k-means medoids.
 
 Each code gets one real image to reproduce, the k-means medoids of its class, so that condensation starts
-from a set that is already as good as well-chosen real images. After GAN pre-training only codes are sought.
+from a set that is already as good as well-chosen real images. After GAN pre-training codes are sought and the generator
+follows slowly, as in pivotal tuning (arXiv 2106.05744): a GAN alone does not reach most real images.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from raycondense.seeds import derive_seed, seeded_generator
 from raycondense.state import TrainState
 from raycondense.updates import Updater, cosine
 
+AFTER_GAN = 0.25  # of the generator's learning rate, when it comes from a GAN
 CLUSTERED_IMAGES = 2000  # of a class; bounds memory, and more do not move k-means centers
 
 
@@ -43,8 +45,7 @@ def choose_targets(reader: BetonReader, config: Config, class_index: int) -> Ten
 def fit_reconstruction(config: Config, train: Path, state: TrainState, host: Host, progress: Progress) -> None:
     """The reconstruct stage. Workers hold the targets of disjoint classes and take their part of every batch.
 
-    Minimises the mean squared pixel error of images in [0, 1]. With ``initialise.method`` gan the generator
-    is frozen and only the codes are fitted.
+    Minimises the mean squared pixel error of images in [0, 1].
     """
     settings, codebook = config.initialise, state.model.codebook
     num_classes, per_class = codebook.codes.shape[:2]
@@ -53,7 +54,10 @@ def fit_reconstruction(config: Config, train: Path, state: TrainState, host: Hos
     targets = torch.stack([choose_targets(reader, config, int(c)) for c in own]).to(host.device) if len(own) else None
 
     updater = Updater(
-        state.model, host, lr_generator=0.0 if settings.method == "gan" else settings.lr, lr_codebook=settings.lr * 10
+        state.model,
+        host,
+        lr_generator=settings.lr * (AFTER_GAN if settings.method == "gan" else 1),
+        lr_codebook=settings.lr * 10,
     )
     updater.load_state_dict(state.optimizers)
     batch = min(settings.batch, num_classes * per_class)
