@@ -177,6 +177,7 @@ def resolve_for_data(config: Config, train: Path) -> Config:
             class has fewer than ``condense.real_per_class`` images.
         ConfigError: more classes a step than there are classes, or fewer than workers.
     """
+    from raycondense.data.batches import check_resolution
     from raycondense.data.class_plan import ClassPlan
     from raycondense.data.sidecar import Sidecar
 
@@ -184,11 +185,7 @@ def resolve_for_data(config: Config, train: Path) -> Config:
         raise DataError(f"{train}: not a beton; make one with: raycondense prepare SOURCE OUT.beton")
     sidecar = Sidecar.load(train)
     sidecar.verify(train)
-    if sidecar.resolution < config.data.resolution:
-        raise DataError(
-            f"{train}: holds images of {sidecar.resolution} px, data.resolution is {config.data.resolution}; "
-            f"prepare it again with --resolution {config.data.resolution} or set data.resolution"
-        )
+    check_resolution(train, sidecar, config.data.resolution)
     if config.data.num_classes not in (0, sidecar.num_classes):
         logger.info("%s has %d classes (preset: %d)", train, sidecar.num_classes, config.data.num_classes)
     # The workers make this plan too; made here, its complaints come before any of them is started.

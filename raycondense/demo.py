@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from pathlib import Path
 
 from raycondense import api
+from raycondense.data.cpus import usable_cpus
 from raycondense.data.prepare import prepare
 from raycondense.display import Display
 from raycondense.presets import get_preset
@@ -33,9 +33,7 @@ def run(out: Path) -> Path:
     result = api.fit(config, data=betons["train"], out=out / "run")
     artifact = result.artifact
     print(f"2. {result.artifact_path}: {artifact.num_parameters:,} parameters, by {config.cluster.workers} workers")
-    evaluation = api.evaluate(
-        result.artifact_path, betons["test"], train_data=betons["train"], workers=len(os.sched_getaffinity(0))
-    )
+    evaluation = api.evaluate(result.artifact_path, betons["test"], train_data=betons["train"], workers=usable_cpus())
     print(f"3. {evaluation.config.students} students a row, scored on the test split:\n")
     print(evaluation.table())
     report = write_report(result.folder, train_data=betons["train"], out=out / "report.html")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,12 +13,9 @@ import tyro
 
 from raycondense.cli import parse
 from raycondense.config import Config, EvaluationConfig
+from raycondense.data.cpus import usable_cpus
 from raycondense.errors import ConfigError
 from raycondense.presets import PRESETS, get_preset
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +32,7 @@ class Prepare:
     """How images are stored: raw is exact and fastest to read, jpeg is smaller."""
     quality: int = 90
     """JPEG quality, 1 to 100."""
-    workers: int = dataclasses.field(default_factory=_cpus)
+    workers: int = dataclasses.field(default_factory=usable_cpus)
     """Processes that decode and encode."""
     split: str = "train"
     """Which part of the source: train, val, test."""
@@ -156,7 +152,7 @@ class Evaluate:
     """Beton of the training split, for the baselines; by default the one that the artefact was made from."""
     ipc: tuple[int, ...] = ()
     """Banks to evaluate, in images per class; by default all."""
-    workers: int = dataclasses.field(default_factory=_cpus)
+    workers: int = dataclasses.field(default_factory=usable_cpus)
     """Processes that train students side by side."""
     device: str | None = None
     """Where to train; by default CUDA where there is one."""
