@@ -15,6 +15,7 @@ from raycondense.errors import ConfigError
 
 RESOLUTIONS = (8, 16, 32, 64, 128, 256)
 AUGMENTATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
+ACCOUNTINGS = ("bank", "bytes", "stream")
 
 
 def _require(condition: bool, name: str, found: object, valid: str) -> None:
@@ -272,12 +273,20 @@ class CondenseConfig:
 class EvaluationConfig:
     """How students are trained to find out what images are worth. The default is the DM protocol."""
 
+    name: str = "dm"
+    """Protocol that these settings started from (see `raycondense.evaluation.protocols`)."""
     architectures: tuple[str, ...] = ("convnet",)
     """Student architectures; `raycondense info` lists them."""
-    width: int = 128
-    """Channels of ConvNet students."""
+    accountings: tuple[Literal["bank", "bytes", "stream"], ...] = ("bank",)
+    """How images are counted: fixed images decoded once; the largest bank whose weights take no more bytes than so many
+    uint8 images; fresh samples for as many steps as a bank's students take."""
+    baselines: tuple[str, ...] = ("random", "kmeans", "whole")
+    """Rows to compare with, same recipe: real images (random, herding, k-means medoids, all), images condensed pixel by
+    pixel (DM), and the run's generator before condensation with random codes and with its first codes."""
     students: int = 5
     """Students (seeds) of each architecture; accuracy is their mean and standard deviation."""
+    width: int = 128
+    """Channels of ConvNet students."""
     epochs: int = 1000
     """Epochs over the training images; the last one counts."""
     max_steps: int = 0
@@ -294,21 +303,49 @@ class EvaluationConfig:
     """Weight decay."""
     augment: tuple[str, ...] = AUGMENTATIONS
     """DSA operations of student training."""
-    baselines: tuple[str, ...] = ("random", "kmeans", "whole")
-    """Rows to compare with, same recipe: random real images, k-means medoids, the whole training set."""
+    cutmix: float = 0.0
+    """Share of training steps that mix pairs of images by CutMix, 0 to 1."""
+    labels: Literal["hard", "soft"] = "hard"
+    """Class labels, or the reference network's probabilities for each augmented view."""
+    temperature: float = 4.0
+    """Temperature of soft labels and of the student's logits that are compared with them."""
+    weights: Literal["float32", "float16", "int8"] = "float32"
+    """How a generator and its codes are rounded before they are decoded and counted."""
+    robustness: bool = False
+    """Also train without augmentation, on ours and on random images, for the augmentation-robust score."""
+    diagnostics: bool = True
+    """Also measure diversity and realism of every image set in the reference network's features."""
+    validation_only: bool = False
+    """Refuse to score on a test split: the protocol is for choosing."""
+    reference: str = "convnet"
+    """Architecture of the reference network, trained on all real images: teacher of soft labels, features of herding
+    and of the diagnostics."""
+    reference_steps: int = 5000
+    """Training steps of the reference network; its recipe is the students' with hard labels."""
+    pixel_dm_steps: int = 1000
+    """Steps of the pixel distribution-matching baseline (the literature takes 20,000)."""
+    pixel_dm_lr: float = 1.0
+    """Its learning rate for the pixels of one image per class; it grows with the images per class."""
+    pixel_dm_real: int = 256
+    """Real images a class in one of its steps; at most the class's own."""
 
     def __post_init__(self) -> None:
         _check_choices(self, "evaluation")
         _check_augmentation("evaluation.augment", self.augment)
-        _require(bool(self.architectures), "evaluation.architectures", self.architectures, "one name or more")
-        for name in ("architectures", "baselines"):
+        for name in ("architectures", "accountings"):
+            _require(bool(getattr(self, name)), f"evaluation.{name}", getattr(self, name), "one name or more")
+        for name in ("architectures", "accountings", "baselines"):
             names = getattr(self, name)
             _require(len(set(names)) == len(names), f"evaluation.{name}", names, "each name once")
-        for name in ("width", "students", "epochs", "batch"):
+        for accounting in self.accountings:
+            _require(accounting in ACCOUNTINGS, "evaluation.accountings", accounting, ", ".join(ACCOUNTINGS))
+        for name in ("width", "students", "epochs", "batch", "reference_steps", "pixel_dm_steps", "pixel_dm_real"):
             _require(getattr(self, name) >= 1, f"evaluation.{name}", getattr(self, name), "1 or more")
         _require(self.max_steps >= 0, "evaluation.max_steps", self.max_steps, "0 (no limit) or more")
-        _require(self.lr > 0, "evaluation.lr", self.lr, "more than 0")
+        for name in ("lr", "temperature", "pixel_dm_lr"):
+            _require(getattr(self, name) > 0, f"evaluation.{name}", getattr(self, name), "more than 0")
         _require(self.weight_decay >= 0, "evaluation.weight_decay", self.weight_decay, "0 or more")
+        _require(0 <= self.cutmix <= 1, "evaluation.cutmix", self.cutmix, "0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
