@@ -24,7 +24,9 @@ from raycondense.models.generator import Generator
 from raycondense.models.pool import ExtractorPool
 from raycondense.seeds import derive_seed
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE_VERSIONS = (1, 2)
+"""Checkpoints of version 1 do not hold `TrainState.initial`."""
 STAGES = ("pool", "gan", "reconstruct", "condense", "done")
 
 
@@ -59,6 +61,8 @@ class TrainState:
     """Model, running mean, extractor pool, discriminator and the clock.
 
     Attributes:
+        initial: weights of the model as initialisation left them, on the CPU: what condensation has to beat. Taken
+            when stage ``condense`` begins; None before, and in runs that go on from a checkpoint of version 1.
         stage: the stage being worked on, one of `STAGES`.
         step: steps done in this stage.
         images: real images seen in this stage, all ranks together.
@@ -85,10 +89,8 @@ class TrainState:
                 resolution=config.data.resolution,
                 seed=derive_seed(config.seed, "model"),
             ).to(device)
-        self.optimizers: dict[str, Any] = {}
-        self.stage = next(iter(self.stages()))
-        self.step = 0
-        self.images = 0
+        self.initial: dict[str, Tensor] | None = None
+        self._begin(next(iter(self.stages())))
 
     def stages(self) -> Iterator[str]:
         """The stages that this configuration goes through, in order."""
@@ -102,9 +104,16 @@ class TrainState:
     def next_stage(self) -> None:
         """Go on to the following stage with a fresh clock and fresh optimizers."""
         order = list(self.stages())
-        self.stage = order[order.index(self.stage) + 1]
-        self.step = self.images = 0
-        self.optimizers = {}
+        self._begin(order[order.index(self.stage) + 1])
+
+    def _begin(self, stage: str) -> None:
+        self.stage, self.step, self.images = stage, 0, 0
+        self.optimizers: dict[str, Any] = {}
+        if stage == "condense":
+            self.initial = self._weights()
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.model.state_dict().items()}
 
     @property
     def name(self) -> str:
@@ -116,6 +125,7 @@ class TrainState:
         state = {
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
+            "initial": self.initial,
             "pool": self.pool.state_dict(),
             "discriminator": None if self.discriminator is None else self.discriminator.state_dict(),
             "optimizers": self.optimizers,
@@ -141,11 +151,10 @@ class TrainState:
             raise CheckpointError(
                 f"{folder}: damaged checkpoint ({error}); remove it to go on from an earlier one"
             ) from error
-        if clock.get("format_version") != FORMAT_VERSION:
-            found = clock.get("format_version")
-            raise CheckpointError(
-                f"{folder}: checkpoint format {found}, this raycondense reads format {FORMAT_VERSION}"
-            )
+        version = clock.get("format_version")
+        if version not in READABLE_VERSIONS:
+            valid = " and ".join(map(str, READABLE_VERSIONS))
+            raise CheckpointError(f"{folder}: checkpoint format {version}, this raycondense reads formats {valid}")
         if clock["stage"] not in self.stages():
             raise CheckpointError(f"{folder}: stage {clock['stage']!r} is not one of {', '.join(self.stages())}")
         try:
@@ -154,10 +163,14 @@ class TrainState:
             self.pool.load_state_dict(state["pool"])
             if self.discriminator is not None:
                 self.discriminator.load_state_dict(state["discriminator"])
+            initial = None if version == 1 else state["initial"]
         except (RuntimeError, KeyError) as error:
             raise CheckpointError(f"{folder}: checkpoint of another model ({error})") from error
         self.optimizers = state["optimizers"]
         self.stage, self.step, self.images = clock["stage"], clock["step"], clock["images"]
+        self.initial = None if initial is None else {name: tensor.cpu() for name, tensor in initial.items()}
+        if version == 1 and (self.stage, self.step) == ("condense", 0):
+            self.initial = self._weights()
 
     @torch.no_grad()
     def update_average(self, images: int) -> None:

@@ -17,9 +17,9 @@ def make_card(artifact: Artifact) -> str:
     return "\n".join(
         [
             _front_matter(),
-            f"# {_plain(_preset(artifact))}, condensed",
+            f"# {_plain(_preset(artifact))}, {'before condensation' if _is_initial(artifact) else 'condensed'}",
             "",
-            f"A condensed dataset: a generator of {artifact.num_classes} classes at {artifact.resolution} px and "
+            f"{_kind(artifact)}: a generator of {artifact.num_classes} classes at {artifact.resolution} px and "
             f"learned codes, {format_bytes(artifact.bytes)} together, made with raycondense.",
             "",
             f"This is a **reconstruction** of the method of *{_TITLE}* "
@@ -37,6 +37,17 @@ def make_card(artifact: Artifact) -> str:
 
 
 _TITLE = "Dataset Condensation via Generative Model"
+
+
+def _is_initial(artifact: Artifact) -> bool:
+    return artifact.recipe.get("state") == "initial"
+
+
+def _kind(artifact: Artifact) -> str:
+    """What the artefact is, in the card's first words."""
+    if _is_initial(artifact):
+        return "What a condensation started from, kept to measure by what it gained"
+    return "A condensed dataset"
 
 
 def _preset(artifact: Artifact) -> str:

@@ -36,6 +36,9 @@ MAX_CLASSES, MAX_IPC, MAX_BANKS, MAX_CHANNELS, MAX_BLOCKS = 1_000_000, 1_000_000
 WeightsDtype = Literal["float32", "float16"]
 WEIGHTS_DTYPES: tuple[WeightsDtype, ...] = ("float32", "float16")
 
+RunState = Literal["condensed", "initial"]
+"""What of a run an artefact holds: its outcome, or generator and codes as initialisation left them."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArtifactConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -194,6 +195,24 @@ class Artifact:
             transform=transform,
             normalize=normalize,
         )
+
+    def with_codes(self, codes: Tensor) -> Artifact:
+        """An artefact of the same generator and other codes, on the same device; it shares no memory with this one.
+
+        Args:
+            codes: float, of the shape of ``codebook.codes``: [classes, codes of a class (all banks), d].
+
+        Raises:
+            ArtifactError: another shape, or a number that is not finite.
+        """
+        table = self.codebook.codes
+        if codes.shape != table.shape or not bool(torch.isfinite(codes).all()):
+            found = "numbers that are not finite" if codes.shape == table.shape else f"shape {list(codes.shape)}"
+            raise ArtifactError(f"with_codes: found {found}, valid: finite numbers of shape {list(table.shape)}")
+        codebook = copy.deepcopy(self.codebook)
+        with torch.no_grad():
+            codebook.codes.copy_(codes)
+        return Artifact(copy.deepcopy(self.generator), codebook, self.config, recipe=self.recipe)
 
     def stream(
         self,

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 import raycondense
-from raycondense.artifact.format import FORMAT_VERSION
+from raycondense.artifact.format import FORMAT_VERSION, RunState
 from raycondense.config import Config
 from raycondense.configfile import config_to_dict
 from raycondense.data.sidecar import Sidecar
@@ -26,19 +26,26 @@ LIBRARIES = ("torchvision", "ray", "ffcv", "numpy", "safetensors")
 _GIT_SECONDS = 10
 
 
-def make_recipe(config: Config, sidecar: Sidecar, train: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+def make_recipe(
+    config: Config,
+    sidecar: Sidecar,
+    train: str | os.PathLike[str] | None = None,
+    state: RunState = "condensed",
+) -> dict[str, Any]:
     """The resolved configuration, the dataset's identity, seeds, versions and the source revision.
 
     Args:
         config: the whole configuration of the run.
         sidecar: of the beton that was condensed.
         train: that beton; its name is told, not its folder.
+        state: what of the run the artefact holds.
     """
     data = dataclasses.asdict(sidecar)
     for name in ("format_version", "mean", "std", "classes"):  # the last three are in config.json
         del data[name]
     return {
         "format_version": FORMAT_VERSION,
+        "state": state,
         "config": config_to_dict(config),
         "data": {"file": None if train is None else Path(train).name, **data},
         "seeds": {"condense": config.seed, "prepare": sidecar.seed},

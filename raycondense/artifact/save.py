@@ -19,6 +19,7 @@ from raycondense.artifact.format import (
     WEIGHTS,
     WEIGHTS_DTYPES,
     ArtifactConfig,
+    RunState,
     WeightsDtype,
 )
 from raycondense.artifact.load import Artifact, load
@@ -44,6 +45,7 @@ def save_artifact(
     train: str | os.PathLike[str] | None = None,
     scores: Mapping[str, Any] | None = None,
     dtype: WeightsDtype = "float32",
+    state: RunState = "condensed",
 ) -> Artifact:
     """Write an artefact folder, replacing an artefact that stands there.
 
@@ -57,6 +59,7 @@ def save_artifact(
         scores: an evaluation as a plain dict; `save_scores` adds one later.
         dtype: how weights are stored. ``"float16"`` halves the file and rounds the weights, so images change a
             little; the preview and everything measured later are made from the rounded ones.
+        state: what of the run the weights are; the recipe and the card tell.
 
     Returns:
         The artefact as it was read back from ``folder``.
@@ -80,9 +83,10 @@ def save_artifact(
     )
     # The resolved configuration says how many classes there were, also where the user's left it to the dataset.
     resolved = dataclasses.replace(config, data=dataclasses.replace(config.data, num_classes=sidecar.num_classes))
+    recipe = make_recipe(resolved, sidecar, train, state)
     with atomic_folder(target) as temporary:
         try:
-            artifact = _fill(temporary, generator, codebook, description, make_recipe(resolved, sidecar, train), scores)
+            artifact = _fill(temporary, generator, codebook, description, recipe, scores)
         except ArtifactError as error:
             # Nobody knows the temporary name, which is gone when the message is read.
             raise ArtifactError(str(error).replace(str(temporary), str(target))) from error

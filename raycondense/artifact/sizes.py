@@ -14,8 +14,9 @@ from raycondense.artifact.format import ArtifactConfig, WeightsDtype
 from raycondense.artifact.shapes import empty_generator
 from raycondense.config import CodebookConfig, Config
 from raycondense.errors import ConfigError
+from raycondense.models import Generator
 
-_BYTES = {"float32": 4, "float16": 2}
+FLOAT_BYTES = {"float32": 4, "float16": 2}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,13 +78,22 @@ def sizes_of(config: Config, *, dtype: WeightsDtype = "float32", ipc: int | None
     Raises:
         ConfigError: ``data.num_classes`` is 0, or there is no bank of ``ipc`` images per class.
     """
-    classes, resolution = config.data.num_classes, config.data.resolution
+    generator = planned_generator(config).num_parameters
+    return _sizes(config.codebook, generator, config.data.num_classes, config.data.resolution, dtype, ipc)
+
+
+def planned_generator(config: Config) -> Generator:
+    """The generator that a run with ``config`` would have, with shapes and without memory.
+
+    Raises:
+        ConfigError: ``data.num_classes`` is 0.
+    """
+    classes = config.data.num_classes
     if classes < 1:
         raise ConfigError(f"data.num_classes: found {classes}, valid: 1 or more, to know the size of an artefact")
-    generator = empty_generator(
-        config.generator, num_classes=classes, latent_dim=config.codebook.dim, resolution=resolution
+    return empty_generator(
+        config.generator, num_classes=classes, latent_dim=config.codebook.dim, resolution=config.data.resolution
     )
-    return _sizes(config.codebook, generator.num_parameters, classes, resolution, dtype, ipc)
 
 
 def _sizes(
@@ -96,7 +106,7 @@ def _sizes(
     return Sizes(
         generator_parameters=generator,
         codebook_parameters=classes * codes * codebook.dim,
-        bytes_per_parameter=_BYTES[dtype],
+        bytes_per_parameter=FLOAT_BYTES[dtype],
         image_values=classes * 3 * resolution**2,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,9 @@ def tiny(**changes: Any) -> Config:
 
 
 def weights(state: TrainState) -> dict[str, Tensor]:
-    parts = {"model": state.model, "average": state.average}
-    return {f"{name}/{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
+    assert state.initial is not None
+    parts = {"model": state.model.state_dict(), "average": state.average.state_dict(), "initial": state.initial}
+    return {f"{name}/{key}": value for name, part in parts.items() for key, value in part.items()}
 
 
 def run(config: Config, digits: Path, folder: Path, stop: Callable[[], bool] = lambda: False) -> TrainState:
@@ -80,6 +82,74 @@ def test_every_way_through_the_loop(changes: dict[str, Any], digits: Path, tmp_p
     images = state.average(torch.arange(10), torch.arange(3))
     assert images.shape == (10, 3, 3, 8, 8)
     assert 0 <= float(images.min()) <= float(images.max()) <= 1
+
+
+@pytest.mark.parametrize("method", ["none", "reconstruct", "gan"])
+@pytest.mark.parametrize("extractors", ["random", "trained"])
+def test_what_condensation_started_from_is_kept(method: str, extractors: str, digits: Path, tmp_path: Path) -> None:
+    config = tiny(**{"initialise.method": method, "extractors.weights": extractors, "cluster.checkpoints_kept": 100})
+    host = LocalHost(tmp_path, device="cpu", keep=100)
+    state = condense.run(config, digits / "train.beton", host)
+    initial = state.initial
+    assert initial is not None
+    final = state.model.state_dict()
+    assert not any(torch.equal(final[name], initial[name]) for name in ("codebook.codes", "generator.to_rgb.weight"))
+    assert not any(value.requires_grad for value in initial.values())
+    fresh = TrainState(config, num_classes=10, device=torch.device("cpu"))
+    assert (fresh.initial is None) == (next(iter(fresh.stages())) != "condense")
+    if method == "none":
+        expected = fresh.model.state_dict()
+    else:
+        expected = torch.load(tmp_path / "checkpoints" / "3-condense-000000000" / "state.pt")["model"]
+        assert not torch.equal(expected["codebook.codes"], fresh.model.codebook.codes)
+    assert initial.keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in initial.items())
+
+
+def as_version_1(checkpoint: Path) -> None:
+    """Make of a checkpoint what raycondense 0.1.0 wrote."""
+    state = torch.load(checkpoint / "state.pt")
+    del state["initial"]
+    torch.save(state, checkpoint / "state.pt")
+    clock = json.loads((checkpoint / "clock.json").read_text())
+    (checkpoint / "clock.json").write_text(json.dumps(clock | {"format_version": 1}))
+
+
+@pytest.mark.parametrize(
+    ("updates", "checkpoint", "kept"),
+    [(1, "2-reconstruct-000000002", True), (4, "3-condense-000000000", True), (6, "3-condense-000000002", False)],
+)
+def test_a_checkpoint_of_the_older_format_is_gone_on_from(
+    updates: int, checkpoint: str, kept: bool, digits: Path, tmp_path: Path
+) -> None:
+    """Its outcome is the same; what condensation started from is known only where it had not begun."""
+    expected = weights(run(tiny(), digits, tmp_path / "unbroken"))
+    calls = iter(range(100))
+    with pytest.raises(Interrupted):
+        run(tiny(), digits, tmp_path / "old", stop=lambda: next(calls) == updates)
+    for newer in sorted((tmp_path / "old" / "checkpoints").iterdir()):
+        if newer.name > checkpoint:
+            shutil.rmtree(newer)
+    as_version_1(tmp_path / "old" / "checkpoints" / checkpoint)
+    state = run(tiny(), digits, tmp_path / "old")
+    assert (state.initial is not None) == kept
+    found = weights(state) if kept else {f"model/{name}": value for name, value in state.model.state_dict().items()}
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+
+
+def test_a_checkpoint_of_another_format_is_refused(digits: Path, tmp_path: Path) -> None:
+    state = run(tiny(), digits, tmp_path)
+    newest = tmp_path / "checkpoints" / "4-done-000000000"
+    clock = json.loads((newest / "clock.json").read_text())
+    (newest / "clock.json").write_text(json.dumps(clock | {"format_version": 3}))
+    with pytest.raises(
+        CheckpointError, match="4-done-000000000: checkpoint format 3, this raycondense reads formats 1"
+    ):
+        state.load(newest)
+    as_version_1(newest)
+    (newest / "clock.json").write_text(json.dumps(clock | {"format_version": 2}))
+    with pytest.raises(CheckpointError, match=r"checkpoint of another model \('initial'\)"):
+        state.load(newest)
 
 
 def test_reconstruction_comes_near_its_targets(digits: Path, tmp_path: Path) -> None:
