@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import signal
 import threading
 from contextlib import AbstractContextManager
@@ -19,9 +18,10 @@ from ray.train.torch import TorchTrainer
 from raycondense import condense
 from raycondense.cluster.configs import RayConfigs
 from raycondense.cluster.host import RECORD, RayHost
+from raycondense.cluster.start import connect, require_room
 from raycondense.config import Config
 from raycondense.configfile import config_from_dict, config_to_dict
-from raycondense.errors import ConfigError, RaycondenseError, RunError
+from raycondense.errors import RaycondenseError, RunError
 from raycondense.storage import append_line
 
 logger = logging.getLogger("raycondense")
@@ -49,13 +49,6 @@ def train_worker(settings: dict[str, Any]) -> None:
     condense.run(config, Path(settings["train"]), RayHost())
 
 
-def connect() -> None:
-    """Join the cluster that RAY_ADDRESS names or the job runs in, else start one on this machine."""
-    if ray.is_initialized():
-        return
-    ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False, configure_logging=False)
-
-
 def fit_on_ray(config: Config, train: Path, folder: Path, configs: RayConfigs) -> AbstractContextManager[str]:
     """Condense with Ray Train; the result is a context manager of the final checkpoint's folder, wherever it is stored.
 
@@ -72,10 +65,9 @@ def fit_on_ray(config: Config, train: Path, folder: Path, configs: RayConfigs) -
         KeyboardInterrupt: Ctrl-C.
         RunError: the run failed for a reason that is not ours; Ray's message is in it.
     """
-    started_here = not ray.is_initialized() and not os.environ.get("RAY_ADDRESS")
-    connect()
+    own = connect()
     scaling = configs.scaling_config or scaling_config(config)
-    if started_here:
+    if own:
         check_room(scaling)
     run_config = run_config_for(config, folder, configs)
     trainer = TorchTrainer(
@@ -134,20 +126,13 @@ def run_config_for(config: Config, folder: Path, configs: RayConfigs) -> RunConf
 
 
 def check_room(scaling: ScalingConfig) -> None:
-    """Refuse what a cluster that cannot grow will never have: Ray would wait for it for ever.
+    """`require_room` for Ray Train's workers.
 
     Raises:
         ConfigError: more CPUs or GPUs are asked for than there are.
     """
-    there = ray.cluster_resources()
     workers = scaling.num_workers if isinstance(scaling.num_workers, int) else scaling.num_workers[0]
-    for name, amount in (scaling.resources_per_worker or {"CPU": 1}).items():
-        needed = workers * amount
-        if needed > there.get(name, 0):
-            raise ConfigError(
-                f"cluster.workers: {workers} workers need {needed:g} {name}s, this machine has "
-                f"{there.get(name, 0):g}; lower cluster.workers or cluster.{name.lower()}s_per_worker"
-            )
+    require_room(workers, scaling.resources_per_worker or {"CPU": 1}, "cluster.")
 
 
 def _fit(trainer: TorchTrainer, folder: Path) -> ray.train.Result:

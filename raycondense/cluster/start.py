@@ -1,0 +1,48 @@
+"""Join a cluster or start one on this machine, and say at once what it will never have. Light: Ray alone, no torch."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+
+import ray
+
+from raycondense.errors import ConfigError
+
+_started: set[str] = set()
+"""Addresses of the clusters that this process started."""
+
+
+def connect() -> bool:
+    """Join the cluster that RAY_ADDRESS names or the job runs in, else start one on this machine.
+
+    Returns:
+        Whether it is one that this process started for itself: what it has not got it will never have.
+    """
+    if not ray.is_initialized():
+        ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False, configure_logging=False)
+        if not os.environ.get("RAY_ADDRESS"):
+            _started.add(ray.get_runtime_context().gcs_address)
+    return ray.get_runtime_context().gcs_address in _started
+
+
+def require_room(workers: int, resources: Mapping[str, float], setting: str = "") -> None:
+    """Refuse what a cluster that cannot grow will never have: Ray would wait for it for ever.
+
+    Args:
+        workers: how many there are to be.
+        resources: what each takes, by Ray's name (``CPU``, ``GPU``, …).
+        setting: what the names of the settings in the message begin with, ``"cluster."`` or nothing.
+
+    Raises:
+        ConfigError: more CPUs or GPUs are asked for than there are.
+    """
+    there = ray.cluster_resources()
+    for name, amount in resources.items():
+        needed = workers * amount
+        if needed > there.get(name, 0):
+            raise ConfigError(
+                f"{setting}workers: {workers} workers need {needed:g} {name}s, this machine has "
+                f"{there.get(name, 0):g}; lower {setting}workers or {setting}{name.lower()}s_per_worker"
+            )
