@@ -25,6 +25,8 @@ from raycondense.evaluation.schemas import (
     VERSION_KEY,
     arrow_schema,
     check_row,
+    to_arrow,
+    to_rows,
 )
 from raycondense.storage import atomic_path
 
@@ -35,6 +37,8 @@ PART, MERGED = "part-", "merged-"
 """How names of files begin: rows of one `append`, rows of one `compact`."""
 ATTEMPTS = 50
 """How often a reader starts anew because a compaction took files away under it."""
+
+DAY_NS = 24 * 3600 * 10**9
 
 
 class _Stamp(NamedTuple):
@@ -69,7 +73,7 @@ class ParquetTable:
         return type(self), (self.folder, self.name)
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Add rows, all or none; a row replaces one with the same key unless that is newer.
+        """Add rows, all or none. Rows with the same key are the same result: one of them, mostly the newest, stays.
 
         Raises:
             DataError: a row does not fit the table.
@@ -77,7 +81,7 @@ class ParquetTable:
         """
         checked = {row[KEY]: row for row in (check_row(self.name, row) for row in rows)}
         if checked:
-            self._write(PART, _to_arrow(self.name, checked.values()))
+            self._write(PART, to_arrow(self.name, checked.values()))
 
     def keys(self) -> frozenset[str]:
         """The keys of all rows.
@@ -120,8 +124,10 @@ class ParquetTable:
         for name, position in index.values():
             positions.setdefault(name, []).append(position)
         parts = [files[name][1].take(positions[name]) for name in sorted(positions)]
-        whole = pa.concat_tables(parts) if parts else arrow_schema(self.name).empty_table()
-        return whole.sort_by([(TIME, "ascending"), (KEY, "ascending")]).combine_chunks()
+        schema = arrow_schema(self.name)
+        whole = pa.concat_tables(parts) if parts else schema.empty_table()
+        whole = whole.sort_by([(TIME, "ascending"), (KEY, "ascending")]).combine_chunks()
+        return pa.Table.from_arrays(whole.columns, schema=schema)
 
     def compact(self) -> int:
         """Merge all files into one; readers and writers may go on meanwhile, and a kill loses nothing.
@@ -150,11 +156,16 @@ class ParquetTable:
         if len(files) < 2:
             return 0
         merged = self._write(MERGED, self._pick(files, index))
-        for name, (stamp, _) in files.items():
+        for name, (read, _) in files.items():
             path = self.folder / name
             # A writer may have replaced the file since; then it stays, for the next time.
-            if path != merged and _stamp(path) == stamp:
+            if path != merged and _stamp(path) == read:
                 path.unlink(missing_ok=True)
+        for leftover in self.folder.glob(f".{PART}*.tmp"):
+            # Of a writer that was killed; one that is alive needs milliseconds.
+            stamp = _stamp(leftover)
+            if stamp is not None and time.time_ns() - stamp.mtime_ns > DAY_NS:
+                leftover.unlink(missing_ok=True)
         return len(files)
 
     def _write(self, prefix: str, table: pa.Table) -> Path:
@@ -213,24 +224,6 @@ class ParquetTable:
                 known = stamp, table
             files[name] = known
         return files
-
-
-def to_rows(table: pa.Table) -> list[dict[str, Any]]:
-    """An Arrow table as plain rows, times as unix seconds."""
-    import pyarrow as pa
-
-    position = table.schema.get_field_index(TIME)
-    milliseconds = table[TIME].cast(pa.int64())
-    rows = table.set_column(position, TIME, milliseconds).to_pylist()
-    for row in rows:
-        row[TIME] /= 1000
-    return rows
-
-
-def _to_arrow(name: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    import pyarrow as pa
-
-    return pa.Table.from_pylist([{**row, TIME: round(row[TIME] * 1000)} for row in rows], schema=arrow_schema(name))
 
 
 def _merged(names: list[str]) -> list[str]:

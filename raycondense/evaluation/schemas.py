@@ -26,6 +26,7 @@ KEY, TIME = "key", "finished_at"
 
 Type = Literal["string", "int64", "float64", "bool", "timestamp"]
 INT64 = 2**63
+SLACK = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +62,12 @@ class Column:
             return False
         if self.type == "int64" and not (isinstance(value, numbers.Integral) and -INT64 <= int(value) < INT64):
             return False
-        lowest = 0 if self.unit in ("fraction", "s", "bytes", "count", "px") else -math.inf
-        highest = 1 if self.unit == "fraction" else math.inf
-        return math.isfinite(value) and lowest <= float(value) <= highest
+        if not math.isfinite(value):
+            return False
+        if self.unit == "fraction":
+            # A mean of ones may be the next number after one.
+            return -SLACK <= float(value) <= 1 + SLACK
+        return float(value) >= 0 or self.unit not in ("s", "bytes", "count", "px")
 
 
 def _columns(*described: tuple[str, Type, str, str], nullable: Iterable[str] = ()) -> dict[str, Column]:
@@ -83,6 +87,7 @@ RESULTS = _columns(
     ("student", "int64", "1", "the student's number, from which its seed is derived"),
     ("protocol", "string", "1", "name of the training recipe"),
     ("recipe_sha256", "string", "sha256", "hash of everything in the training recipe"),
+    ("schedule_sha256", "string", "sha256", "hash of the recipe apart from labels and augmentation"),
     ("accuracy", "float64", "fraction", "top-1 accuracy on the scored images after the last step"),
     ("correct", "int64", "count", "scored images that were classified correctly"),
     ("test_images", "int64", "count", "scored images"),
@@ -91,6 +96,7 @@ RESULTS = _columns(
     ("train_sha256", "string", "sha256", "hash of the file that real images were drawn from"),
     ("source", "string", "1", "folder or file that the training images come from"),
     ("source_sha256", "string", "sha256", "hash of the source"),
+    ("set_sha256", "string", "sha256", "hash of how the images are made or found, the seed of a draw apart"),
     ("artifact_sha256", "string", "sha256", "hash of the artefact; none for real images"),
     ("dataset", "string", "1", "name of the dataset"),
     ("classes", "int64", "count", "classes of the dataset"),
@@ -108,10 +114,14 @@ RESULTS = _columns(
     ("torch", "string", "1", "version of torch"),
     ("raycondense", "string", "1", "version of raycondense"),
     ("attempt", "int64", "count", "how often the work was started, this time included"),
-    nullable=("train_sha256", "artifact_sha256", "loss"),
+    nullable=("schedule_sha256", "train_sha256", "set_sha256", "artifact_sha256", "loss"),
 )
 
-MEASURES = ("spread_ratio", "center_margin", "center_cosine", "coverage", "density", "nearest_real")
+MEASURES = (
+    "spread_ratio", "center_margin", "positive_margin", "center_cosine",
+    "coverage", "expected_coverage", "density", "nearest_real",
+)  # fmt: skip
+"""What `raycondense.evaluation.diagnostics` finds of an image set; None where it cannot be known."""
 DIAGNOSTICS = _columns(
     ("key", "string", "sha256", "content hash of the work: same key, same result"),
     ("finished_at", "timestamp", "s", "when the images were measured, UTC"),
@@ -124,12 +134,14 @@ DIAGNOSTICS = _columns(
     ("classes", "int64", "count", "classes of the dataset"),
     ("resolution", "int64", "px", "side of the square images"),
     ("images", "int64", "count", "images measured"),
-    ("spread_ratio", "float64", "1", "mean spread of features inside a class, over that of real images"),
-    ("center_margin", "float64", "1", "how far class centers lie apart"),
-    ("center_cosine", "float64", "1", "mean cosine between class centers and those of real images"),
-    ("coverage", "float64", "1", "share of real images with one of these in their neighbourhood"),
-    ("density", "float64", "1", "real neighbourhoods that an image lies in, over the number expected"),
-    ("nearest_real", "float64", "1", "mean distance of an image to its nearest real one in features"),
+    ("spread_ratio", "float64", "1", "squared distance to the own class's mean, over that of real images"),
+    ("center_margin", "float64", "1", "how much nearer the own class's real center is than the nearest other, -1 to 1"),
+    ("positive_margin", "float64", "fraction", "images nearer to their own class's real center than to any other"),
+    ("center_cosine", "float64", "1", "cosine of a class's center with the most similar other one, -1 to 1"),
+    ("coverage", "float64", "fraction", "real images with an image of the set in their neighbourhood"),
+    ("expected_coverage", "float64", "fraction", "the coverage that as many new real images would have"),
+    ("density", "float64", "1", "real neighbourhoods that an image lies in, over the number expected of real ones"),
+    ("nearest_real", "float64", "1", "distance to the nearest real image of the class, over that between real images"),
     ("reference", "string", "1", "the network whose features were compared"),
     ("seconds", "float64", "s", "wall-clock time of the measuring"),
     nullable=("train_sha256", *MEASURES),
@@ -179,3 +191,21 @@ def arrow_schema(table: str) -> pa.Schema:
         for column in SCHEMAS[table].values()
     ]
     return pa.schema(fields, metadata={VERSION_KEY: str(FORMAT_VERSION).encode(), TABLE_KEY: table.encode()})
+
+
+def to_arrow(table: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Rows that `check_row` has checked as an Arrow table."""
+    import pyarrow as pa
+
+    return pa.Table.from_pylist([{**row, TIME: round(row[TIME] * 1000)} for row in rows], schema=arrow_schema(table))
+
+
+def to_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """An Arrow table as plain rows, times as unix seconds."""
+    import pyarrow as pa
+
+    milliseconds = table[TIME].cast(pa.int64())
+    rows = table.set_column(table.schema.get_field_index(TIME), TIME, milliseconds).to_pylist()
+    for row in rows:
+        row[TIME] /= 1000
+    return rows
