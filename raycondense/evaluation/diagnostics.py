@@ -48,8 +48,8 @@ class Diagnostics:
     """Share of images whose margin is positive: that a classifier by nearest real centers puts into their class."""
     center_cosine: float | None
     """How little classes stand apart: cosine of a class's center with the most similar other one, seen from the mean of
-    the real centers; mean over classes. In [-1, 1]; −1 / (classes − 1) where all are equally far apart. Centers of few
-    images are noisy, which lowers it. None with one class."""
+    the real centers; mean over classes. In [-1, 1]; −1 / (classes − 1) where all are equally far apart, smaller is
+    further. Centers of few images are noisy, so compare with as many random ones. None with one class."""
     coverage: float | None
     """Diversity: share of real images with an image of the set inside the sphere through their k-th real neighbour
     (Naeem et al. 2020, arXiv 2002.09797, k = 5), per class, mean over classes. In [0, 1]."""

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raycondense.evaluation.neighbours import nearest
+from raycondense.evaluation.neighbours import nearest, squared_distances
 
 
 def features(*shape: int, seed: int = 0, grid: bool = False) -> torch.Tensor:
@@ -42,6 +42,12 @@ def test_a_copy_is_at_distance_0_even_far_from_the_origin() -> None:
     distances, indices = nearest(references[10:], references)
     assert indices[:, 0].tolist() == list(range(10, 50))
     assert distances.abs().max() == 0
+
+
+def test_squares_of_distances_are_never_negative() -> None:
+    vectors = features(60, 16) + 10 * features(1, 16, seed=1)
+    blocks = [block for _, block in squared_distances(vectors, vectors, chunk=7)]
+    assert torch.cat(blocks, 1).min() == 0  # rounding alone makes some of a copy's squares −1e-14
 
 
 def test_ties_go_to_the_smaller_index() -> None:
