@@ -42,13 +42,17 @@ def describe(path: str) -> dict[str, Any]:
         records = [json.loads(line) for line in read_lines(place / "log.jsonl")]
         finished = (place / "artifact" / "config.json").is_file()
         run = json.loads((place / "run.json").read_text(encoding="utf-8"))
-        return {"kind": "run", "finished": finished, "last record": records[-1] if records else None, **run}
+        last = records[-1] if records else None
+        # What the run started from, a baseline of evaluations; it stands there when the run is finished.
+        initial = (place / "initial" / "config.json").is_file()
+        return {"kind": "run", "finished": finished, "initial": initial, "last record": last, **run}
     if path.startswith("hf-hub:") or (place / "config.json").is_file():
         from raycondense.artifact.load import load
 
         artifact = load(path)
         return {
             "kind": "artefact",
+            "state": artifact.recipe.get("state", "condensed"),
             "classes": list(artifact.classes),
             "resolution": artifact.resolution,
             "banks (images per class)": list(artifact.ipcs),

@@ -53,8 +53,8 @@ def records(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in read_lines(folder / "log.jsonl")]
 
 
-def published(folder: Path) -> dict[str, Tensor]:
-    artifact = load(folder / "artifact")
+def published(folder: Path, name: str = "artifact") -> dict[str, Tensor]:
+    artifact = load(folder / name)
     return dict(artifact.generator.state_dict()) | {"codes": artifact.codebook.codes.detach()}
 
 
@@ -101,6 +101,10 @@ def test_two_workers_compute_what_one_does(unbroken: Path, digits: Path, tmp_pat
     for name, value in published(unbroken).items():
         mine = state.average.codebook.codes if name == "codes" else state.average.generator.state_dict()[name]
         torch.testing.assert_close(value, mine.detach(), rtol=0.05, atol=0.02, msg=name)
+    assert state.initial is not None
+    for name, value in published(unbroken, "initial").items():
+        mine = state.initial["codebook.codes" if name == "codes" else f"generator.{name}"]
+        torch.testing.assert_close(value, mine, rtol=0.05, atol=0.02, msg=name)
 
 
 def test_a_killed_worker_costs_nothing(unbroken: Path, digits: Path, ray_session: None, tmp_path: Path) -> None:
@@ -122,8 +126,9 @@ def test_a_killed_worker_costs_nothing(unbroken: Path, digits: Path, ray_session
     repeated = len(steps) - len(set(steps))
     # It went back to the last checkpoint, not to the start: at most two intervals of five steps.
     assert 0 < repeated <= 10
-    for name, value in published(unbroken).items():
-        assert torch.equal(value, published(tmp_path)[name]), name
+    for part in ("artifact", "initial"):
+        for name, value in published(unbroken, part).items():
+            assert torch.equal(value, published(tmp_path, part)[name]), (part, name)
 
 
 def test_a_killed_and_interrupted_driver_goes_on_by_the_same_command(

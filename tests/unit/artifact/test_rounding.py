@@ -103,8 +103,8 @@ def test_the_artefact_itself_stays_as_it_was(artifact: Artifact) -> None:
 
 
 def test_bytes_by_hand(artifact: Artifact) -> None:
-    # 8 px, width 8, class embedding of 4, codes of 6: one block from 16 channels at 4 px to 8 channels at 8 px, so norms
-    # of 16, 8 and 8 channels. Embedding, stem, modulation, two 3x3 convolutions, shortcut, to_rgb; then the biases.
+    # 8 px, width 8, class embedding of 4, codes of 6: one block from 16 channels at 4 px to 8 channels at 8 px, so
+    # norms of 16, 8 and 8 channels. Embedding, stem, modulation, two 3x3 convolutions, shortcut, to_rgb; then biases.
     matrices = [(3, 4), (16 * 16, 10), (2 * 32, 10), (8, 16 * 9), (8, 8 * 9), (8, 16), (3, 8 * 9)]
     vectors = [16 * 16, 2 * 32, 3]
     numbers = sum(rows * columns for rows, columns in matrices)
