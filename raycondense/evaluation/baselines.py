@@ -8,9 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from raycondense.artifact.format import read_json
 from raycondense.artifact.load import Artifact
@@ -21,24 +24,97 @@ from raycondense.errors import ConfigError, DataError, choices_message
 from raycondense.evaluation.train import ImageSet
 from raycondense.seeds import derive_seed
 
-Chooser = Callable[[BetonReader, np.ndarray, int, int, int], np.ndarray]
-"""(reader, positions of a class's images, images per class, seed, resolution) → positions of those chosen."""
+if TYPE_CHECKING:
+    from raycondense.evaluation.diagnostics import Embed
+
+PIECE = 4096
+"""Images of a class that are in memory while `herding` embeds it."""
 
 
-def _random(reader: BetonReader, members: np.ndarray, ipc: int, seed: int, resolution: int) -> np.ndarray:
-    return members[np.random.default_rng(seed).permutation(len(members))[:ipc]]
+class ClassImages(NamedTuple):
+    """The real images of a class, and what is asked of them."""
+
+    reader: BetonReader
+    members: np.ndarray
+    """int64 [n]: their positions in the beton."""
+    ipc: int
+    """How many are wanted, 1 to n."""
+    seed: int
+    """Of the class and the baseline."""
+    resolution: int
+    """Side in pixels at which they are compared."""
+    embed: Embed | None
+    """Features to compare them by, for baselines that need any."""
 
 
-def _kmeans(reader: BetonReader, members: np.ndarray, ipc: int, seed: int, resolution: int) -> np.ndarray:
-    return members[medoids(reader.images(members, resolution), ipc, seed=seed)]
+Chooser = Callable[[ClassImages], np.ndarray]
+"""The images of a class → positions in the beton of those chosen."""
 
 
-def _whole(reader: BetonReader, members: np.ndarray, ipc: int, seed: int, resolution: int) -> np.ndarray:
-    return members
+def _random(images: ClassImages) -> np.ndarray:
+    return images.members[np.random.default_rng(images.seed).permutation(len(images.members))[: images.ipc]]
 
 
-BASELINES: dict[str, Chooser] = {"random": _random, "kmeans": _kmeans, "whole": _whole}
-"""Random real images, k-means medoids (real images nearest to the centers of their class), the whole set."""
+def _herding(images: ClassImages) -> np.ndarray:
+    if images.embed is None:
+        raise ConfigError(
+            "evaluation.baselines: 'herding' compares images by the features of a network; found none, valid: an embed "
+            "argument, which evaluations make of their reference network"
+        )
+    pieces = np.array_split(images.members, -(-len(images.members) // PIECE))
+    features = [images.embed(torch.from_numpy(images.reader.images(p, images.resolution))) for p in pieces]
+    return images.members[herding(torch.cat(features), images.ipc)]
+
+
+def _kmeans(images: ClassImages) -> np.ndarray:
+    pixels = images.reader.images(images.members, images.resolution)
+    return images.members[medoids(pixels, images.ipc, seed=images.seed)]
+
+
+def _whole(images: ClassImages) -> np.ndarray:
+    return images.members
+
+
+BASELINES: dict[str, Chooser] = {"random": _random, "herding": _herding, "kmeans": _kmeans, "whole": _whole}
+"""Random real images, herding (`herding`, in the features of a trained network), k-means medoids (real images nearest
+to the centers of their class), the whole set."""
+
+
+def herding(features: Tensor, count: int) -> np.ndarray:
+    """Choose ``count`` different images, one after the other, whose mean keeps nearest to the mean of all.
+
+    ``p_k = argmin_x ‖ μ − (φ(x) + Σ_{j<k} φ(p_j)) / k ‖``: herding of Welling, *Herding Dynamical Weights to Learn*,
+    ICML 2009, as iCaRL chooses exemplars (Rebuffi et al., arXiv 1611.07725, algorithm 4): features have length 1, so
+    that no image counts more than another; their means are left as they are, and no image is chosen twice. The
+    condensation literature's herding is the same greedy choice, in the features of a network trained on all real
+    images (Zhao et al., arXiv 2006.05929).
+
+    Args:
+        features: [n, d] φ of the images of a class, of any length.
+        count: how many, 1 to n.
+
+    Returns:
+        int64 [count], positions in the order in which they were chosen; the first m are what ``count=m`` gives.
+
+    Raises:
+        DataError: ``count`` is not in 1 to n, or a feature is not finite.
+    """
+    if not 1 <= count <= len(features):
+        raise DataError(f"herding: found {count} of {len(features)} images, valid: 1 to {len(features)}")
+    if not bool(features.isfinite().all()):
+        raise DataError("herding: found features that are not finite; the network they come from diverged")
+    unit = functional.normalize(features.detach().float().cpu().flatten(1))
+    mean = unit.mean(dim=0, dtype=torch.float64)
+    # ‖t − φ‖² with t = k μ − Σ φ(p_j), without what does not depend on φ.
+    squares, missing = unit.square().sum(1), torch.zeros_like(mean)
+    chosen = np.empty(count, np.int64)
+    for k in range(count):
+        missing += mean
+        distances = squares - 2 * (unit @ missing.float())
+        distances[chosen[:k]] = torch.inf
+        chosen[k] = int(distances.argmin())
+        missing -= unit[chosen[k]]
+    return chosen
 
 
 def check_baseline(name: str) -> None:
@@ -73,6 +149,7 @@ def baseline_set(
     seed: int,
     resolution: int,
     classes: Sequence[int] | None = None,
+    embed: Embed | None = None,
 ) -> ImageSet:
     """The images of a baseline, ordered by class.
 
@@ -80,15 +157,16 @@ def baseline_set(
         name: a key of `BASELINES`.
         train: beton of the training images.
         ipc: images per class; ``whole`` does not look at it.
-        seed: of the draw (random) or of k-means; ``whole`` does not look at it.
+        seed: of the draw (random) or of k-means; ``herding`` and ``whole`` do not look at it.
         resolution: side of the images in pixels; larger ones are scaled down by area.
         classes: labels of the classes wanted; None is all. A class's images do not depend on the others.
+        embed: uint8 images [N, 3, R, R] on the CPU → float features [N, d] on the CPU; only ``herding`` wants it.
 
     Returns:
         uint8 images [N, 3, R, R] and int64 labels [N], on the CPU. ``whole`` holds the whole set in memory.
 
     Raises:
-        ConfigError: there is no such baseline.
+        ConfigError: there is no such baseline, or ``herding`` without ``embed``.
         DataError: a class has fewer than ``ipc`` images.
     """
     check_baseline(name)
@@ -96,12 +174,10 @@ def baseline_set(
     sidecar = reader.sidecar
     check_enough_images(name, train, sidecar, ipc)
     wanted = range(sidecar.num_classes) if classes is None else classes
-    chosen = [
-        BASELINES[name](
-            reader, np.asarray(sidecar.class_range(label)), ipc, derive_seed(seed, "baseline", name, label), resolution
-        )
-        for label in wanted
-    ]
+    chosen = []
+    for label in wanted:
+        members, class_seed = np.asarray(sidecar.class_range(label)), derive_seed(seed, "baseline", name, label)
+        chosen.append(BASELINES[name](ClassImages(reader, members, ipc, class_seed, resolution, embed)))
     images = reader.images(np.concatenate(chosen), resolution)
     labels = np.repeat(np.asarray(wanted, dtype=np.int64), [len(indices) for indices in chosen])
     return ImageSet(torch.from_numpy(images), torch.from_numpy(labels))
