@@ -54,7 +54,7 @@ def rounded(artifact: Artifact, dtype: RoundingDtype) -> Artifact:
             weight.copy_(_rounded(f"generator.{name}", weight, kept))
         for ipc in artifact.ipcs:
             bank = artifact.config.codebook.bank_slice(ipc)
-            codebook.codes[:, bank] = _rounded("codebook.codes", codebook.codes[:, bank], kept)
+            codebook.codes[:, bank].copy_(_rounded("codebook.codes", codebook.codes[:, bank], kept))
     config = dataclasses.replace(artifact.config, dtype=kept) if kept in WEIGHTS_DTYPES else artifact.config
     return Artifact(generator, codebook, config, recipe=artifact.recipe)
 
