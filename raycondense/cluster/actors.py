@@ -57,18 +57,18 @@ class WorkerSettings:
 
 
 class EvaluationWorker:
-    """One work at a time, in a process that has imported what works need and keeps what they cache."""
+    """One work at a time, in a process that keeps what works import and cache."""
 
     def __init__(self, settings: WorkerSettings) -> None:
-        threads = max(1, int(settings.cpus))
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # for libraries that are not loaded yet (k-means)
+        # Read by torch (and by what k-means runs on) when it is imported, which is left to the first work.
+        os.environ["OMP_NUM_THREADS"] = str(max(1, int(settings.cpus)))
         logger.setLevel(settings.log_level)
-        import torch
+        if 0 < settings.gpus < 1:
+            import torch
 
-        torch.set_num_threads(threads)
-        if 0 < settings.gpus < 1 and torch.cuda.is_available():
             # Ray shares out a GPU in name only: without this, one worker's memory is another's crash.
-            torch.cuda.set_per_process_memory_fraction(settings.gpus)
+            if torch.cuda.is_available():
+                torch.cuda.set_per_process_memory_fraction(settings.gpus)
         self._store = Store(settings.root)
 
     def where(self) -> dict[str, Any]:
@@ -142,7 +142,9 @@ class EvaluationManager:
                 try:
                     self._ready[name] = await worker.where.remote()
                 except RayError as start_error:
-                    failures, error = failures + 1, start_error
+                    logger.warning("an evaluation worker did not start: %s", start_error)
+                    # Ray's text has the worker's traceback in it, the reason in the last line.
+                    failures, error = failures + 1, RunError(str(start_error).strip().rpartition("\n")[2])
                     continue
                 failures = 0
                 await self._feed(name, worker)
