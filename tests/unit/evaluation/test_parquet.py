@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pickle
@@ -23,24 +22,14 @@ from raycondense.errors import DataError
 from raycondense.evaluation.parquet import ParquetTable
 from raycondense.evaluation.schemas import FORMAT_VERSION, SCHEMAS, VERSION_KEY, arrow_schema
 from raycondense.evaluation.store import Store
+from raycondense.testing.results import made_row
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
-MADE_UP: dict[str, Any] = {"string": "x", "int64": 3, "float64": 0.5, "bool": True, "timestamp": 1_700_000_000.125}
-
-
-def made_row(number: int, table: str = "results", **values: Any) -> dict[str, Any]:
-    row = {column.name: MADE_UP[column.type] for column in SCHEMAS[table].values()}
-    return {**row, "key": hashlib.sha256(str(number).encode()).hexdigest(), "student": number, **values}
-
 
 def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("[!.]*"))
-
-
-def result(number: int, **values: Any) -> dict[str, Any]:
-    return made_row(number, **values)
 
 
 @pytest.fixture
@@ -50,8 +39,8 @@ def table(tmp_path: Path) -> ParquetTable:
 
 def test_rows_come_back_with_their_types(table: ParquetTable):
     rows = [
-        result(0, accuracy=0.1 + 0.2, loss=None, train_sha256=None, augmented=False, method="größer|, \n'"),
-        result(1, ipc=0, student=2**62, bytes=2**40, seconds=1e-9, finished_at=1_767_225_599.999),
+        made_row(0, accuracy=0.1 + 0.2, loss=None, train_sha256=None, augmented=False, method="größer|, \n'"),
+        made_row(1, ipc=0, student=2**62, bytes=2**40, seconds=1e-9, finished_at=1_767_225_599.999),
     ]
     table.append(rows)
     found = ParquetTable(table.folder, "results").find(row["key"] for row in rows)
@@ -65,7 +54,7 @@ def test_rows_come_back_with_their_types(table: ParquetTable):
 def test_numbers_of_numpy_are_numbers(table: ParquetTable):
     import numpy as np
 
-    table.append([result(0, ipc=np.int32(10), accuracy=np.float32(0.25), seconds=3)])
+    table.append([made_row(0, ipc=np.int32(10), accuracy=np.float32(0.25), seconds=3)])
     (row,) = table.find(table.keys()).values()
     assert (row["ipc"], row["accuracy"], row["seconds"]) == (10, 0.25, 3.0)
 
@@ -74,10 +63,13 @@ def test_find_leaves_out_what_is_not_there(table: ParquetTable):
     assert table.keys() == frozenset()
     assert table.find(["nothing"]) == {}
     assert table.read().num_rows == 0
-    table.append([result(1)])
-    table.append([result(2), result(3)])
-    assert set(table.find([result(3)["key"], result(1)["key"], "nothing"])) == {result(1)["key"], result(3)["key"]}
-    assert table.keys() == {result(i)["key"] for i in (1, 2, 3)}
+    table.append([made_row(1)])
+    table.append([made_row(2), made_row(3)])
+    assert set(table.find([made_row(3)["key"], made_row(1)["key"], "nothing"])) == {
+        made_row(1)["key"],
+        made_row(3)["key"],
+    }
+    assert table.keys() == {made_row(i)["key"] for i in (1, 2, 3)}
 
 
 def test_nothing_is_written_for_no_rows(table: ParquetTable):
@@ -86,9 +78,9 @@ def test_nothing_is_written_for_no_rows(table: ParquetTable):
 
 
 def test_read_has_one_row_a_key_the_newest_in_order_of_time(table: ParquetTable):
-    table.append([result(1, finished_at=30.0, accuracy=0.3), result(2, finished_at=20.0)])
-    table.append([result(1, finished_at=10.0, accuracy=0.1)])
-    table.append([result(1, finished_at=40.0, accuracy=0.4), result(3, finished_at=5.0)])
+    table.append([made_row(1, finished_at=30.0, accuracy=0.3), made_row(2, finished_at=20.0)])
+    table.append([made_row(1, finished_at=10.0, accuracy=0.1)])
+    table.append([made_row(1, finished_at=40.0, accuracy=0.4), made_row(3, finished_at=5.0)])
     read = table.read()
     assert read.schema.equals(arrow_schema("results"), check_metadata=True)
     assert read["student"].to_pylist() == [3, 2, 1]
@@ -114,14 +106,14 @@ def test_read_has_one_row_a_key_the_newest_in_order_of_time(table: ParquetTable)
 )
 def test_rows_that_do_not_fit_are_refused_whole(table: ParquetTable, change: Mapping[str, Any], parts: list[str]):
     with pytest.raises(DataError) as caught:
-        table.append([result(1), result(2, **change)])
+        table.append([made_row(1), made_row(2, **change)])
     for part in ["table results", *parts]:
         assert part in str(caught.value)
     assert not table.folder.exists()
 
 
 def test_a_column_can_be_missing_only_where_none_is_valid(table: ParquetTable):
-    row = result(1)
+    row = made_row(1)
     del row["artifact_sha256"]
     table.append([row])
     assert table.find([row["key"]])[row["key"]]["artifact_sha256"] is None
@@ -133,7 +125,7 @@ def test_a_column_can_be_missing_only_where_none_is_valid(table: ParquetTable):
 @pytest.mark.parametrize("name", sorted(SCHEMAS))
 def test_files_say_units_meanings_and_version(tmp_path: Path, name: str):
     table = ParquetTable(tmp_path, name)
-    table.append([made_row(1, name)] if name == "results" else [_without_student(made_row(1, name))])
+    table.append([made_row(1, name)])
     (path,) = tmp_path.glob("*.parquet")
     schema = pq.read_schema(path)
     assert schema.metadata[VERSION_KEY] == str(FORMAT_VERSION).encode()
@@ -151,32 +143,28 @@ def test_files_say_units_meanings_and_version(tmp_path: Path, name: str):
         assert schema.field("finished_at").type == pa.timestamp("ms", tz="UTC")
 
 
-def _without_student(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name != "student"}
-
-
 def test_other_programs_read_the_folder(table: ParquetTable):
-    table.append([result(1)])
-    table.append([result(2)])
+    table.append([made_row(1)])
+    table.append([made_row(2)])
     assert pq.read_table(table.folder).num_rows == 2
 
 
 def test_the_same_rows_take_the_same_file(table: ParquetTable):
-    table.append([result(1), result(2)])
+    table.append([made_row(1), made_row(2)])
     before = files(table.folder)
-    table.append([result(2, finished_at=MADE_UP["timestamp"] + 1), result(1)])
+    table.append([made_row(2, finished_at=1_700_000_001.0), made_row(1)])
     assert files(table.folder) == before
-    table.append([result(1)])
+    table.append([made_row(1)])
     assert len(files(table.folder)) == 2
     assert len(table.keys()) == 2
 
 
 def test_what_another_writes_is_seen_and_what_is_known_is_not_read_again(table: ParquetTable):
-    table.append([result(1)])
+    table.append([made_row(1)])
     assert len(table.keys()) == 1
     (path,) = table.folder.glob("*.parquet")
     status, data = path.stat(), path.read_bytes()
-    ParquetTable(table.folder, "results").append([result(2)])
+    ParquetTable(table.folder, "results").append([made_row(2)])
     path.write_bytes(b"0" * len(data))
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     # Same name, time and size: the file counts as known. A fresh reader finds it damaged.
@@ -186,7 +174,7 @@ def test_what_another_writes_is_seen_and_what_is_known_is_not_read_again(table: 
 
 
 def test_half_written_files_are_nobodys(table: ParquetTable):
-    table.append([result(1)])
+    table.append([made_row(1)])
     (path,) = table.folder.glob("*.parquet")
     (table.folder / f".{path.name}.123.tmp").write_bytes(path.read_bytes()[:100])
     (table.folder / "part-unfinished.tmp").write_bytes(b"PAR1")
@@ -196,7 +184,7 @@ def test_half_written_files_are_nobodys(table: ParquetTable):
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-50], lambda data: b"", lambda data: data[:4] + b"\0" * 5000])
 def test_damaged_files_are_named(table: ParquetTable, damage: Any):
-    table.append([result(1)])
+    table.append([made_row(1)])
     (path,) = table.folder.glob("*.parquet")
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(DataError, match=rf"{re.escape(path.name)}: damaged Parquet file .*; delete it") as caught:
@@ -209,7 +197,7 @@ def _rewrite(path: Path, change: Any) -> None:
 
 
 def test_files_of_a_newer_version_are_refused(table: ParquetTable):
-    table.append([result(1)])
+    table.append([made_row(1)])
     (path,) = table.folder.glob("*.parquet")
     _rewrite(path, lambda t: t.replace_schema_metadata({**t.schema.metadata, VERSION_KEY: b"99"}))
     with pytest.raises(DataError, match=r"format version: found 99, valid: up to \d+; .*upgrade"):
@@ -221,7 +209,7 @@ def test_files_of_others_are_refused(table: ParquetTable):
     pq.write_table(pa.table({"key": ["a"]}), table.folder / "part-of-somebody.parquet")
     with pytest.raises(DataError, match=r"part-of-somebody.parquet: not a file of the table results"):
         table.keys()
-    ParquetTable(table.folder.parent / "other", "diagnostics").append([_without_student(made_row(1, "diagnostics"))])
+    ParquetTable(table.folder.parent / "other", "diagnostics").append([made_row(1, "diagnostics")])
     shutil.rmtree(table.folder)
     shutil.copytree(table.folder.parent / "other", table.folder)
     with pytest.raises(DataError, match="not a file of the table results"):
@@ -229,10 +217,10 @@ def test_files_of_others_are_refused(table: ParquetTable):
 
 
 def test_columns_that_came_later_are_none_in_old_files(table: ParquetTable):
-    table.append([result(1), result(2)])
+    table.append([made_row(1), made_row(2)])
     (path,) = table.folder.glob("*.parquet")
     _rewrite(path, lambda t: t.drop_columns(["artifact_sha256", "loss"]))
-    table.append([result(3)])
+    table.append([made_row(3)])
     assert table.read()["artifact_sha256"].to_pylist().count(None) == 2
     _rewrite(path, lambda t: t.drop_columns(["accuracy"]))
     with pytest.raises(DataError, match="column accuracy: missing"):
@@ -240,7 +228,7 @@ def test_columns_that_came_later_are_none_in_old_files(table: ParquetTable):
 
 
 def test_a_table_travels_to_other_processes_without_its_rows(table: ParquetTable):
-    table.append([result(1)])
+    table.append([made_row(1)])
     table.keys()
     data = pickle.dumps(table)
     assert len(data) < 500
@@ -259,7 +247,7 @@ def test_the_folder_may_not_be_a_file(tmp_path: Path):
 def test_compaction_leaves_one_file_and_every_row(table: ParquetTable):
     assert table.compact() == 0
     for number in range(5):
-        table.append([result(number), result(0, finished_at=1e9 + number, accuracy=number / 10)])
+        table.append([made_row(number), made_row(0, finished_at=1e9 + number, accuracy=number / 10)])
     before = table.read()
     assert table.compact() == 5
     assert len(files(table.folder)) == 1
@@ -267,17 +255,17 @@ def test_compaction_leaves_one_file_and_every_row(table: ParquetTable):
     assert fresh.read().equals(before)
     assert table.read().equals(before)
     assert fresh.compact() == 0
-    table.append([result(7)])
+    table.append([made_row(7)])
     assert fresh.compact() == 2
     assert len(table.keys()) == 6
 
 
 def test_compaction_that_changes_nothing_keeps_the_merged_file(table: ParquetTable):
-    table.append([result(1)])
-    table.append([result(2)])
+    table.append([made_row(1)])
+    table.append([made_row(2)])
     table.compact()
     (name,) = files(table.folder)
-    table.append([result(2)])
+    table.append([made_row(2)])
     # The merged keys are the same, so is the name: it must not be taken away with what was merged.
     assert table.compact() == 2
     assert files(table.folder) == [name]
@@ -288,7 +276,7 @@ def test_compaction_that_changes_nothing_keeps_the_merged_file(table: ParquetTab
 def test_a_compaction_killed_at_any_point_loses_nothing(table: ParquetTable, tmp_path: Path, deleted: int):
     """The states it passes through: the merged file written, and no, some or all of the merged ones deleted."""
     for number in range(3):
-        table.append([result(number)])
+        table.append([made_row(number)])
     saved = tmp_path / "saved"
     shutil.copytree(table.folder, saved)
     before = table.read()
@@ -304,33 +292,33 @@ def test_a_compaction_killed_at_any_point_loses_nothing(table: ParquetTable, tmp
 
 
 def test_a_file_that_was_replaced_during_compaction_stays(table: ParquetTable, monkeypatch: pytest.MonkeyPatch):
-    table.append([result(1)])
-    table.append([result(2)])
+    table.append([made_row(1)])
+    table.append([made_row(2)])
     write = table._write
 
     def write_while_another_does(prefix: str, merged: Any) -> Path:
         path = write(prefix, merged)
-        ParquetTable(table.folder, "results").append([result(1, method="a longer name", finished_at=2e9)])
+        ParquetTable(table.folder, "results").append([made_row(1, method="a longer name", finished_at=2e9)])
         return path
 
     monkeypatch.setattr(table, "_write", write_while_another_does)
     table.compact()
-    assert table.find([result(1)["key"]])[result(1)["key"]]["method"] == "a longer name"
+    assert table.find([made_row(1)["key"]])[made_row(1)["key"]]["method"] == "a longer name"
 
 
 def test_one_compaction_at_a_time(table: ParquetTable):
     from filelock import FileLock
 
-    table.append([result(1)])
-    table.append([result(2)])
+    table.append([made_row(1)])
+    table.append([made_row(2)])
     with FileLock(table.folder / ".compact.lock"):
         assert table.compact() == 0
     assert table.compact() == 2
 
 
 def test_leftovers_of_killed_writers_go_after_a_day(table: ParquetTable):
-    table.append([result(1)])
-    table.append([result(2)])
+    table.append([made_row(1)])
+    table.append([made_row(2)])
     for name, age in ((".part-old.parquet.1.tmp", 2 * 86400), (".part-new.parquet.1.tmp", 60)):
         (table.folder / name).write_bytes(b"")
         os.utime(table.folder / name, (time.time() - age,) * 2)
@@ -343,7 +331,7 @@ def test_a_reader_starts_anew_when_a_compaction_comes_between(
     table: ParquetTable, monkeypatch: pytest.MonkeyPatch, missed: str
 ):
     for number in range(3):
-        table.append([result(number)])
+        table.append([made_row(number)])
     reader = ParquetTable(table.folder, "results")
     listing = reader._list()
     table.compact()
@@ -408,8 +396,8 @@ def go(processes: list[subprocess.Popen[str]]) -> None:
 
 
 def test_writers_readers_and_compactions_at_the_same_time(table: ParquetTable, tmp_path: Path):
-    own = [[result(100 * writer + i) for i in range(12)] for writer in range(2)]
-    shared = [result(1000 + i) for i in range(5)]
+    own = [[made_row(100 * writer + i) for i in range(12)] for writer in range(2)]
+    shared = [made_row(1000 + i) for i in range(5)]
     stop = tmp_path / "stop"
     processes = [start(COMPACTOR, table.folder, stop)]
     for writer, rows in enumerate(own):
@@ -446,7 +434,7 @@ def test_writers_killed_in_the_middle_leave_whole_rows(table: ParquetTable, tmp_
     before = set()
     for turn in range(3):
         # Large rows of noise: so long does a write take that it is hit.
-        rows = [result(1000 * turn + i, source=random.Random(i).randbytes(200_000).hex()) for i in range(20)]
+        rows = [made_row(1000 * turn + i, source=random.Random(i).randbytes(200_000).hex()) for i in range(20)]
         (tmp_path / "rows.json").write_text(json.dumps(rows))
         code = WRITER.replace("for row in rows:", "for row in rows:\n        print(row['key'], flush=True)\n       ")
         process = start(code, table.folder, tmp_path / "rows.json", tmp_path / "never")
@@ -468,10 +456,10 @@ def test_writers_killed_in_the_middle_leave_whole_rows(table: ParquetTable, tmp_
 
 def test_the_store_sorts_rows_into_tables(tmp_path: Path):
     store = Store(tmp_path / "store")
-    diagnosis = _without_student(made_row(5, "diagnostics"))
-    store.record([{"table": "results", **result(1)}, {"table": "diagnostics", **diagnosis}])
-    assert set(store.find([result(1)["key"], diagnosis["key"]])) == {result(1)["key"]}
+    diagnosis = made_row(5, "diagnostics")
+    store.record([{"table": "results", **made_row(1)}, {"table": "diagnostics", **diagnosis}])
+    assert set(store.find([made_row(1)["key"], diagnosis["key"]])) == {made_row(1)["key"]}
     assert store.find([diagnosis["key"]], "diagnostics") == {diagnosis["key"]: diagnosis}
     with pytest.raises(DataError, match=r"unknown table 'reslts' \(did you mean 'results'\?\)"):
-        store.record([{"table": "reslts", **result(2)}])
+        store.record([{"table": "reslts", **made_row(2)}])
     assert len(store.tables["results"].keys()) == 1
