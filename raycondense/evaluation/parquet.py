@@ -98,16 +98,8 @@ class ParquetTable:
             DataError: a file is damaged or from a newer version.
         """
         files, index = self._load()
-        wanted: dict[str, dict[str, int]] = {}
-        for key in keys:
-            if key in index:
-                name, position = index[key]
-                wanted.setdefault(name, {})[key] = position
-        found: dict[str, dict[str, Any]] = {}
-        for name, positions in wanted.items():
-            rows = to_rows(files[name][1].take(list(positions.values())))
-            found |= {row[KEY]: row for row in rows}
-        return found
+        wanted = {key: index[key] for key in keys if key in index}
+        return {row[KEY]: row for row in to_rows(self._pick(files, wanted))}
 
     def read(self) -> pa.Table:
         """All rows, one a key, oldest first, with the columns of `arrow_schema`.
@@ -115,19 +107,23 @@ class ParquetTable:
         Raises:
             DataError: a file is damaged or from a newer version.
         """
-        return self._pick(*self._load())
+        import pyarrow as pa
+
+        whole = self._pick(*self._load()).sort_by([(TIME, "ascending"), (KEY, "ascending")]).combine_chunks()
+        return pa.Table.from_arrays(whole.columns, schema=arrow_schema(self.name))
 
     def _pick(self, files: _Files, index: _Index) -> pa.Table:
+        """The rows at the places of ``index``, in no order."""
         import pyarrow as pa
 
         positions: dict[str, list[int]] = {}
         for name, position in index.values():
             positions.setdefault(name, []).append(position)
-        parts = [files[name][1].take(positions[name]) for name in sorted(positions)]
-        schema = arrow_schema(self.name)
-        whole = pa.concat_tables(parts) if parts else schema.empty_table()
-        whole = whole.sort_by([(TIME, "ascending"), (KEY, "ascending")]).combine_chunks()
-        return pa.Table.from_arrays(whole.columns, schema=schema)
+        parts = []
+        for name, wanted in positions.items():
+            table = files[name][1]
+            parts.append(table if len(wanted) == len(table) else table.take(wanted))
+        return pa.concat_tables(parts) if parts else arrow_schema(self.name).empty_table()
 
     def compact(self) -> int:
         """Merge all files into one; readers and writers may go on meanwhile, and a kill loses nothing.
@@ -155,7 +151,7 @@ class ParquetTable:
         files, index = self._load()
         if len(files) < 2:
             return 0
-        merged = self._write(MERGED, self._pick(files, index))
+        merged = self._write(MERGED, self._pick(files, index).combine_chunks())
         for name, (read, _) in files.items():
             path = self.folder / name
             # A writer may have replaced the file since; then it stays, for the next time.
@@ -176,7 +172,10 @@ class ParquetTable:
         path = self.folder / f"{prefix}{hashlib.sha256(chr(10).join(keys).encode()).hexdigest()[:32]}.parquet"
         # Through memory: so a full disk is Python's OSError, which `atomic_path` knows.
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd", write_statistics=False)
+        merged = prefix == MERGED
+        # A part has few rows: dictionaries and compression would make it larger and three times slower to read.
+        compression = "zstd" if merged else "none"
+        pq.write_table(table, sink, compression=compression, use_dictionary=merged, write_statistics=merged)
         with atomic_path(path) as temporary:
             temporary.write_bytes(sink.getvalue())
         return path
