@@ -18,12 +18,12 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from raycondense import presets
-    from raycondense.api import evaluate, fit
+    from raycondense.api import evaluate, fit, write_report
     from raycondense.artifact.load import Artifact, load
     from raycondense.config import Config
     from raycondense.data.prepare import prepare
 
-__all__ = ["Artifact", "Config", "__version__", "evaluate", "fit", "load", "prepare", "presets"]
+__all__ = ["Artifact", "Config", "__version__", "evaluate", "fit", "load", "prepare", "presets", "write_report"]
 
 # Public name → module that holds it; "" is a module of its own.
 _PLACES = {
@@ -34,6 +34,7 @@ _PLACES = {
     "load": "artifact.load",
     "prepare": "data.prepare",
     "presets": "",
+    "write_report": "api",
 }
 
 

@@ -20,6 +20,8 @@ VERBS = {
     "prepare": "turn a folder, Parquet shards, a torchvision dataset or an .npz into a .beton",
     "fit": "condense a .beton into a generator",
     "evaluate": "train students on an artefact and on the baselines, and print the table",
+    "report": "write a run's report.html",
+    "leaderboard": "print everything measured so far: sorted, filtered, as a table, Markdown, CSV or JSON",
     "export": "write an artefact's images as an ImageFolder, an .npz or a .beton",
     "presets": "list the presets, or print one",
     "doctor": "say what works on this machine and how to mend what does not",
@@ -47,9 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if words[0] not in VERBS:
             raise ConfigError(choices_message("verb", words[0], VERBS))
-        from raycondense import verbs
+        from raycondense import verbs, verbs_leaderboard
 
-        run: Callable[[list[str]], int] = getattr(verbs, words[0])
+        room = verbs_leaderboard if words[0] == "leaderboard" else verbs
+        run: Callable[[list[str]], int] = getattr(room, words[0])
         return run(words[1:])
     except RaycondenseError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -65,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def usage() -> str:
     """What ``raycondense --help`` prints."""
-    lines = [f"  {name:<9} {what}" for name, what in VERBS.items()]
+    lines = [f"  {name:<11} {what}" for name, what in VERBS.items()]
     return "\n".join(["usage: raycondense VERB [OPTIONS]   (raycondense VERB --help: its options)", "", *lines])
 
 

@@ -280,7 +280,9 @@ class EvaluationConfig:
     accountings: tuple[Literal["bank", "bytes", "stream"], ...] = ("bank",)
     """How images are counted: fixed images decoded once; the largest bank whose weights take no more bytes than so many
     uint8 images; fresh samples for as many steps as a bank's students take."""
-    baselines: tuple[str, ...] = ("random", "kmeans", "whole")
+    baselines: tuple[str, ...] = (
+        "random", "herding", "kmeans", "pixel-dm", "random-codes", "initial-codes", "whole",
+    )  # fmt: skip
     """Rows to compare with, same recipe: real images (random, herding, k-means medoids, all), images condensed pixel by
     pixel (DM), and the run's generator before condensation with random codes and with its first codes."""
     students: int = 5

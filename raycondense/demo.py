@@ -10,7 +10,6 @@ from raycondense.data.cpus import usable_cpus
 from raycondense.data.prepare import prepare
 from raycondense.display import Display
 from raycondense.presets import get_preset
-from raycondense.report.html import write_report
 
 SPLITS = {"train": 0.1, "test": 0.0}  # with the share that is cut off for validation
 
@@ -33,10 +32,15 @@ def run(out: Path) -> Path:
     result = api.fit(config, data=betons["train"], out=out / "run")
     artifact = result.artifact
     print(f"2. {result.artifact_path}: {artifact.num_parameters:,} parameters, by {config.cluster.workers} workers")
-    evaluation = api.evaluate(result.artifact_path, betons["test"], train_data=betons["train"], workers=usable_cpus())
+    evaluation = api.evaluate(
+        result.artifact_path, betons["test"], train_data=betons["train"], workers=usable_cpus(),
+        store=out / "leaderboard",
+    )  # fmt: skip
     print(f"3. {evaluation.config.students} students a row, scored on the test split:\n")
     print(evaluation.table())
-    report = write_report(result.folder, train_data=betons["train"], out=out / "report.html")
+    report = api.write_report(
+        result.folder, store=out / "leaderboard", train_data=betons["train"], out=out / "report.html"
+    )  # fmt: skip
     print(f"\n4. {report}: pictures, loss curves and the table")
     print(f"   {result.artifact_path / 'preview.png'}: the contact sheet")
     return report

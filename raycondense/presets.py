@@ -45,7 +45,15 @@ def digits() -> Config:
             images=128_000, real_per_class=64, ema_images=8_000, log_images=6_400, checkpoint_images=64_000
         ),
         evaluation=EvaluationConfig(
-            width=32, students=10, epochs=300, max_steps=400, batch=64, augment=(*_DIGIT_AUGMENTATIONS, "cutout")
+            width=32,
+            students=10,
+            epochs=300,
+            max_steps=400,
+            batch=64,
+            augment=(*_DIGIT_AUGMENTATIONS, "cutout"),
+            reference_steps=400,
+            pixel_dm_steps=500,
+            pixel_dm_real=64,
         ),
         cluster=ClusterConfig(workers=2),
     )
@@ -143,7 +151,9 @@ def imagenet1k_64() -> Config:
             images=80_000_000, classes_per_step=64, real_per_class=64, codes_per_step=10,
             ema_images=500_000, log_images=200_000, checkpoint_images=4_000_000,
         ),
-        evaluation=EvaluationConfig(students=3, epochs=300, max_steps=100_000, baselines=("random", "kmeans")),
+        evaluation=EvaluationConfig(
+            students=3, epochs=300, max_steps=100_000, baselines=("random", "kmeans"), diagnostics=False
+        ),
     )  # fmt: skip
 
 
@@ -162,7 +172,8 @@ def imagenet1k_128() -> Config:
             ema_images=500_000, log_images=200_000, checkpoint_images=4_000_000,
         ),
         evaluation=EvaluationConfig(
-            architectures=("resnet18",), students=3, epochs=300, max_steps=100_000, baselines=("random", "kmeans")
+            architectures=("resnet18",), students=3, epochs=300, max_steps=100_000, baselines=("random", "kmeans"),
+            diagnostics=False,
         ),
     )  # fmt: skip
 

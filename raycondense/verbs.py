@@ -105,13 +105,7 @@ def _start_config(words: list[str]) -> Config:
     """The configuration that the other flags change: a preset or a file, whichever is named."""
     from raycondense.configfile import load_config
 
-    named: dict[str, str] = {}
-    for flag in ("--preset", "--config-file"):
-        for position, word in enumerate(words):
-            if word == flag and position + 1 < len(words):
-                named[flag] = words[position + 1]
-            elif word.startswith(f"{flag}="):
-                named[flag] = word.removeprefix(f"{flag}=")
+    named = {flag: value for flag in ("--preset", "--config-file") if (value := _value_of(words, flag)) is not None}
     if len(named) == 2:
         raise ConfigError("--preset and --config-file: found both, valid: one (a file can name a preset itself)")
     if "--preset" in named:
@@ -152,13 +146,20 @@ class Evaluate:
     """Beton of the training split, for the baselines; by default the one that the artefact was made from."""
     ipc: tuple[int, ...] = ()
     """Banks to evaluate, in images per class; by default all."""
-    workers: int = dataclasses.field(default_factory=usable_cpus)
-    """Processes that train students side by side."""
+    protocol: str = ""
+    """Protocol to start from (dm, soft, fast); by default the one in the artefact's recipe."""
+    workers: int = 0
+    """Ray actors that train students side by side, here or in the cluster that RAY_ADDRESS names; 1 trains in this
+    process without Ray, 0 takes as many as this machine has GPUs, or CPUs."""
+    gpus_per_worker: float | None = None
+    """Share of a GPU that an actor takes; by default this machine's GPUs divided among the actors."""
     device: str | None = None
     """Where to train; by default CUDA where there is one."""
+    store: Path = Path("leaderboard")
+    """Folder of results: what is in it is not done again, and `raycondense leaderboard` reads it."""
     json: Path | None = None
     """Also write everything measured to this file."""
-    protocol: Annotated[EvaluationConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=EvaluationConfig)
+    config: Annotated[EvaluationConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=EvaluationConfig)
 
 
 def evaluate(words: list[str]) -> int:
@@ -166,17 +167,74 @@ def evaluate(words: list[str]) -> int:
     from raycondense import api
     from raycondense.storage import write_text
 
-    first = next((word for word in words if not word.startswith("-")), None)
-    protocol = api.recorded_protocol(first) if first else EvaluationConfig()
-    default = Evaluate(artifact=tyro.MISSING, data=tyro.MISSING, protocol=protocol)
+    default = Evaluate(artifact=tyro.MISSING, data=tyro.MISSING, config=_start_protocol(words))
     flags = parse(Evaluate, "evaluate", words, default=default)
     result = api.evaluate(
-        flags.artifact, flags.data, train_data=flags.train_data, ipc=flags.ipc or None, workers=flags.workers,
-        device=flags.device, config=flags.protocol,
+        flags.artifact, flags.data, train_data=flags.train_data, ipc=flags.ipc or None,
+        workers=flags.workers or _usable_workers(flags.device), gpus_per_worker=flags.gpus_per_worker,
+        device=flags.device, config=flags.config, store=flags.store,
     )  # fmt: skip
     print(result.table())
     if flags.json:
         write_text(flags.json, result.to_json())
+    return 1 if result.failures else 0
+
+
+def _start_protocol(words: list[str]) -> EvaluationConfig:
+    """The protocol that the other flags change: the artefact's own, or the one that --protocol names on top of it."""
+    from raycondense import api
+    from raycondense.evaluation.protocols import protocol
+
+    plain = [word for word in words if not word.startswith("-")]
+    # Values of flags are plain words too: the artefact is the one that looks like one.
+    artifact = next((word for word in plain if _looks_like_artifact(word)), plain[0] if plain else None)
+    recorded = api.recorded_protocol(artifact) if artifact else EvaluationConfig()
+    name = _value_of(words, "--protocol")
+    return protocol(name, recorded) if name else recorded
+
+
+def _looks_like_artifact(word: str) -> bool:
+    return word.startswith(("hf-hub:", "local-dir:")) or (Path(word) / "recipe.json").is_file()
+
+
+def _usable_workers(device: str | None) -> int:
+    import torch
+
+    on_gpu = torch.cuda.is_available() if device is None else device.startswith("cuda")
+    return max(1, torch.cuda.device_count()) if on_gpu else usable_cpus()
+
+
+def _value_of(words: list[str], flag: str) -> str | None:
+    """The value of ``flag`` on a command line that is not parsed yet."""
+    found = None
+    for position, word in enumerate(words):
+        if word == flag and position + 1 < len(words):
+            found = words[position + 1]
+        elif word.startswith(f"{flag}="):
+            found = word.removeprefix(f"{flag}=")
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Write a run's report.html: accuracies, pictures, neighbours, losses and settings, in one file."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a run, finished or not, or an artefact's own."""
+    store: Path = Path("leaderboard")
+    """Folder of results of its evaluation; the reference network in it gives the features that are shown."""
+    train_data: Path | None = None
+    """Beton of the training images; by default the one that the run was made from."""
+    out: Path | None = None
+    """Where to write; by default report.html in RUN."""
+
+
+def report(words: list[str]) -> int:
+    """``raycondense report RUN``"""
+    flags = parse(Report, "report", words)
+    from raycondense import api
+
+    print(api.write_report(flags.run, store=flags.store, train_data=flags.train_data, out=flags.out))
     return 0
 
 

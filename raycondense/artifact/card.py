@@ -112,9 +112,12 @@ def _scores(scores: Mapping[str, Any]) -> list[str]:
     ]
     for row in rows:
         spread = "" if row.get("std") is None else f" ± {100 * row['std']:.1f}"
+        counted = row.get("accounting", "?")
+        counted += ", soft labels" if row.get("labels") == "soft" else ""
+        counted += "" if row.get("augmented", True) else ", no augmentation"
         cells = (
             row.get("method", "?"), row.get("architecture", "?"), row.get("ipc") or "all",
-            f"{100 * row['accuracy']:.1f}{spread}", row.get("students", "?"), row.get("accounting", "?"),
+            f"{100 * row['accuracy']:.1f}{spread}", row.get("students", "?"), counted,
         )  # fmt: skip
         lines.append("| " + " | ".join(_plain(cell) for cell in cells) + " |")
     return [*lines, ""]

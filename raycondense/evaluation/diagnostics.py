@@ -29,7 +29,10 @@ NEIGHBOURS = 5
 """k of density and coverage, as in the paper's experiments; a class of n real images takes at most n − 1."""
 TIE = 1e-9
 """Relative: a squared distance this little below a radius is on the sphere and not inside it."""
-COLUMNS = ("spread_ratio", "center_margin", "center_cosine", "coverage", "density", "nearest_real")
+COLUMNS = (
+    "spread_ratio", "center_margin", "positive_margin", "center_cosine", "coverage", "expected_coverage", "density",
+    "nearest_real",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

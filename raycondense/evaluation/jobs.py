@@ -1,117 +1,234 @@
-"""One student as one job: what it needs as paths and numbers, what it finds as a plain dict.
-
-A job is the unit that any pool of workers runs: it pickles, holds no tensor and no open file, and its result
-depends on nothing but its fields (and, in the last bits, on device and thread count).
-"""
+"""One student as one piece of work: get the images, train, score on a split, say what was found as one plain row."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
+import platform
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raycondense.artifact.load import load
-from raycondense.config import EvaluationConfig
-from raycondense.data.normalize import Normalize
-from raycondense.evaluation.baselines import baseline_set
-from raycondense.evaluation.result import OURS
-from raycondense.evaluation.score import score_on_test_split
-from raycondense.evaluation.train import ImageSet, total_steps, train_student
+import torch
 
-RELATIVE_COST = {"convnet": 1.0, "alexnet": 1.0, "vgg11": 2.0, "vit": 2.0, "resnet18": 8.0}
-"""Rough time of a step against a ConvNet's of width 128; used only to start long jobs first."""
+from raycondense import __version__
+from raycondense.config import EvaluationConfig
+from raycondense.evaluation.labels import label_bytes, teacher_bytes
+from raycondense.evaluation.methods import FROM_GENERATOR
+from raycondense.evaluation.protocols import protocol_label, recipe_of, recipe_sha256, schedule_sha256
+from raycondense.evaluation.reference import Reference, step_cost
+from raycondense.evaluation.score import score_on_test_split
+from raycondense.evaluation.sets import SetSpec
+from raycondense.evaluation.store import Store
+from raycondense.evaluation.together import train_together
+from raycondense.evaluation.train import ImageSet, TrainedStudent, total_steps, total_views, train_student
+from raycondense.evaluation.work import content_hash
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
     """Train and score one student."""
 
-    method: str
-    """A key of `raycondense.evaluation.result.METHOD_NAMES`."""
-    architecture: str
+    images: SetSpec
+    """What it is trained on."""
     ipc: int
-    """Images per class; 0 for the whole set."""
+    """Images per class of its row; see `raycondense.evaluation.result.Row`."""
+    accounting: str
+    architecture: str
     student: int
-    """The student's seed: its weights, the order of its images, its augmentation, the draw of a baseline's images."""
+    """The student's seed: its weights, the order of its images, its augmentation."""
     config: EvaluationConfig
-    source: str
-    """The artefact's folder, or the beton of the training images for a baseline."""
-    source_sha256: str
-    """Of the artefact's weights or the training beton: with the other fields but the paths it decides the result."""
-    source_bytes: int
-    """What has to be kept to have the images (see `raycondense.evaluation.result.Row`)."""
-    source_images: int
-    """Images that the student is trained on."""
+    """The protocol, with the labels and the augmentation of this student."""
+    augmented: bool
+    """Whether this student belongs to the rows of the protocol's own augmentation."""
     test: str
     """Beton of the split to score on."""
     test_sha256: str
-    classes: tuple[str, ...]
-    resolution: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    """Of the training images, by channel, of values in [0, 1]."""
+    dataset: str
+    """Where the images come from, for people."""
+    train_sha256: str | None
+    """Of the training beton that the artefact was condensed from or the baseline was drawn from."""
+    reference: Reference | None = None
+    """Teacher of soft labels."""
     device: str = "cpu"
 
     @property
+    def training_key(self) -> str:
+        """Content hash of everything that decides the accuracy: jobs with the same one find the same."""
+        return content_hash(
+            {
+                "work": "student",
+                "images": self.images.key,
+                "architecture": self.architecture,
+                "student": self.student,
+                "recipe": recipe_of(self.config, self.architecture),
+                "reference": None if self.reference is None else self.reference.key,
+                "test": self.test_sha256,
+            }
+        )
+
+    @property
+    def key(self) -> str:
+        """Content hash of artefact or baseline, data, protocol and seed, and of the row that the student belongs to."""
+        return content_hash([self.training_key, self.accounting, self.ipc, self.augmented])
+
+    @property
     def cost(self) -> float:
-        """Relative run time, to start long jobs first."""
-        pixels = min(self.config.batch, self.source_images) * self.resolution**2
-        width = self.config.width / 128 if self.architecture == "convnet" else 1.0
-        return total_steps(self.config, self.source_images) * pixels * width * RELATIVE_COST.get(self.architecture, 1.0)
+        """See `raycondense.evaluation.work.Work.cost`."""
+        batch = min(self.config.batch, self.images.images)
+        steps = total_steps(self.config, self.images.images)
+        return steps * step_cost(self.config, self.architecture, batch, self.images.domain)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The works that find the images and train the teacher."""
+        return (*self.images.needs, *(() if self.reference is None else (self.reference.key,)))
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        ipc = f"IPC {self.ipc}" if self.ipc else "all images"
+        return f"{self.images.method}, {ipc}, {self.architecture}, student {self.student}"
+
+    def run(self, store: Store) -> list[dict[str, Any]]:
+        """Get the images, train the student and score it on the job's split."""
+        start = time.perf_counter()
+        images = self.images.load(store, self.device)
+        generation = time.perf_counter() - start
+        domain = self.images.domain
+        trained = train_student(
+            images, self.config, architecture=self.architecture, num_classes=len(domain.classes),
+            normalize=domain.normalize, seed=self.student, device=self.device, teacher=self.teacher(store),
+        )  # fmt: skip
+        return [self.row(store, trained, start=start, generation=generation)]
+
+    def teacher(self, store: Store) -> torch.nn.Module | None:
+        """The network that gives soft labels, or None."""
+        return None if self.reference is None else self.reference.network(store)
+
+    def row(self, store: Store, trained: TrainedStudent, *, start: float, generation: float) -> dict[str, Any]:
+        """Score a trained student and say what was found.
+
+        Args:
+            store: whose list of test reads gets a line.
+            trained: the student.
+            start: `time.perf_counter` when the work on it began.
+            generation: seconds that getting its images took before the training.
+        """
+        images, config, domain = self.images, self.config, self.images.domain
+        score = score_on_test_split(
+            trained.model, self.test, classes=domain.classes, resolution=domain.resolution,
+            normalize=domain.normalize, device=self.device, reads=store.reads,
+        )  # fmt: skip
+        teacher = self.teacher(store)
+        views = total_views(config, images.images)
+        return {
+            "table": "results",
+            "key": self.key,
+            "finished_at": time.time(),
+            "method": images.method,
+            "architecture": self.architecture,
+            "ipc": self.ipc,
+            "accounting": self.accounting,
+            "labels": config.labels,
+            "augmented": self.augmented,
+            "student": self.student,
+            "protocol": protocol_label(config),
+            "recipe_sha256": recipe_sha256(config, self.architecture),
+            "schedule_sha256": schedule_sha256(config, self.architecture),
+            "accuracy": score.accuracy,
+            "correct": score.correct,
+            "test_images": score.images,
+            "split": score.split,
+            "test_sha256": score.sha256,
+            "train_sha256": self.train_sha256,
+            "source": images.source,
+            "source_sha256": images.source_sha256,
+            "set_sha256": dataclasses.replace(images, draw=0).key,
+            "artifact_sha256": images.source_sha256 if images.method in FROM_GENERATOR else None,
+            "dataset": self.dataset,
+            "classes": len(domain.classes),
+            "resolution": domain.resolution,
+            "images": trained.images if images.stream else images.images,
+            "bytes": images.bytes,
+            "teacher_bytes": 0 if teacher is None else teacher_bytes(teacher),
+            "label_bytes": 0 if teacher is None else label_bytes(views, len(domain.classes)),
+            "steps": trained.steps,
+            "loss": trained.loss if math.isfinite(trained.loss) else None,
+            "seconds": time.perf_counter() - start,
+            "train_seconds": trained.seconds,
+            "generation_seconds": generation + trained.generation_seconds,
+            "device": _device_name(self.device),
+            "torch": torch.__version__,
+            "raycondense": __version__,
+            "attempt": 1,
+        }
 
 
-def run_job(job: Job) -> dict[str, Any]:
-    """Get the job's images, train its student and score it on the job's split.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobGroup:
+    """Several students of one row, trained together as one batched network."""
 
-    Returns:
-        A dict of plain values: the job's ``method``, ``architecture``, ``ipc`` and ``student``; ``accuracy``,
-        ``correct`` of ``test_images``, ``split`` and ``test_sha256``; ``images`` and ``bytes`` of the training set;
-        ``steps`` and ``loss`` (None: not finite); ``seconds`` in all and ``train_seconds``.
+    jobs: tuple[Job, ...]
+    """Jobs that differ in ``student`` (and in the draw of their images) alone."""
 
-    Raises:
-        RaycondenseError: a file of the job is missing, damaged or does not fit.
-    """
-    start = time.perf_counter()
-    images = job_images(job)
-    normalize = Normalize(job.mean, job.std)
-    trained = train_student(
-        images, job.config, architecture=job.architecture, num_classes=len(job.classes), normalize=normalize,
-        seed=job.student, device=job.device,
-    )  # fmt: skip
-    score = score_on_test_split(
-        trained.model, job.test, classes=job.classes, resolution=job.resolution, normalize=normalize, device=job.device
-    )
-    return {
-        "method": job.method,
-        "architecture": job.architecture,
-        "ipc": job.ipc,
-        "student": job.student,
-        "accuracy": score.accuracy,
-        "correct": score.correct,
-        "test_images": score.images,
-        "split": score.split,
-        "test_sha256": score.sha256,
-        "images": len(images.labels),
-        "bytes": job.source_bytes,
-        "steps": trained.steps,
-        "loss": trained.loss if math.isfinite(trained.loss) else None,
-        "seconds": time.perf_counter() - start,
-        "train_seconds": trained.seconds,
-    }
+    @property
+    def key(self) -> str:
+        """Content hash of the jobs' keys."""
+        return content_hash([job.key for job in self.jobs])
+
+    @property
+    def cost(self) -> float:
+        """The jobs' together."""
+        return sum(job.cost for job in self.jobs)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What any of the jobs needs."""
+        return tuple(dict.fromkeys(key for job in self.jobs for key in job.needs))
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        return f"{self.jobs[0].label} to {self.jobs[-1].student}"
+
+    def run(self, store: Store) -> list[dict[str, Any]]:
+        """Train all students together and score them one after another."""
+        start = time.perf_counter()
+        first, sets = self.jobs[0], list[ImageSet]()
+        for job in self.jobs:
+            images = job.images.load(store, job.device)
+            assert isinstance(images, ImageSet), "students of a stream are not trained together"
+            sets.append(images)
+        generation = (time.perf_counter() - start) / len(self.jobs)
+        domain = first.images.domain
+        trained = train_together(
+            sets, first.config, architecture=first.architecture, num_classes=len(domain.classes),
+            normalize=domain.normalize, seeds=[job.student for job in self.jobs], device=first.device,
+            teacher=first.teacher(store),
+        )  # fmt: skip
+        rows = [
+            job.row(store, student, start=start, generation=generation)
+            for job, student in zip(self.jobs, trained, strict=True)
+        ]
+        for row in rows:
+            row["seconds"] /= len(rows)
+        return rows
 
 
-def job_images(job: Job) -> ImageSet:
-    """The images that the job's student is trained on, on the CPU."""
-    if job.method == OURS:
-        return _bank(job.source, job.source_sha256, job.ipc, job.device)
-    return baseline_set(job.method, job.source, ipc=job.ipc, seed=job.student, resolution=job.resolution)
+def grouped(jobs: Sequence[Job]) -> list[Job | JobGroup]:
+    """Jobs that can be trained together as groups, the others as they are."""
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        alike = dataclasses.replace(job, student=0, images=dataclasses.replace(job.images, draw=0))
+        groups.setdefault(job.key if job.images.stream else alike.key, []).append(job)
+    return [members[0] if len(members) == 1 else JobGroup(jobs=tuple(members)) for members in groups.values()]
 
 
-@functools.lru_cache(maxsize=2)
-def _bank(folder: str, sha256: str, ipc: int, device: str) -> ImageSet:
-    # The students of a bank share it: decoding once a process is enough. The hash is here because a
-    # folder may hold another artefact the next time.
-    bank = load(folder, device=device).bank(ipc)
-    return ImageSet(bank.images.cpu(), bank.labels.cpu())
+@functools.cache
+def _device_name(device: str) -> str:
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

@@ -8,27 +8,38 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from raycondense.artifact.format import WEIGHTS
 from raycondense.artifact.load import Artifact, load
 from raycondense.config import EvaluationConfig
 from raycondense.configfile import config_from_dict
-from raycondense.data.sidecar import Sidecar, file_sha256
-from raycondense.errors import ArtifactError, ConfigError, DataError, choices_message
-from raycondense.evaluation.baselines import check_baseline, check_enough_images, find_train_data
-from raycondense.evaluation.jobs import Job
-from raycondense.evaluation.pool import OnResult, run_jobs
-from raycondense.evaluation.result import OURS, Evaluation, summarise
+from raycondense.data.sidecar import Sidecar
+from raycondense.errors import ArtifactError, ConfigError, DataError, RaycondenseError, RunError, choices_message
+from raycondense.evaluation.baselines import check_enough_images, find_train_data
+from raycondense.evaluation.diagnosis import Diagnosis
+from raycondense.evaluation.jobs import grouped
+from raycondense.evaluation.methods import FROM_CODES, METHOD_NAMES, OURS
+from raycondense.evaluation.plan import Plan, Planner
+from raycondense.evaluation.queue import OnOutcome, Outcome, needs_first, run_here
+from raycondense.evaluation.result import Evaluation, summarise
 from raycondense.evaluation.score import check_test_split
+from raycondense.evaluation.store import Store
+from raycondense.evaluation.together import prefers_together
+from raycondense.evaluation.work import Work
 from raycondense.models import STUDENTS
 
 logger = logging.getLogger("raycondense")
 PathLike = str | os.PathLike[str]
+Runner = Callable[[Sequence[Work], Store, OnOutcome], list[Outcome]]
+"""Runs works and records their rows in the store: `run_here`, or a pool of actors (`raycondense.cluster`)."""
+OnProgress = Callable[[int, int, Outcome], None]
+"""Called after each work with the number done, the number of all, and its outcome."""
 
 
 def evaluate(
@@ -39,8 +50,9 @@ def evaluate(
     ipc: Sequence[int] | None = None,
     train_data: PathLike | None = None,
     device: str | torch.device | None = None,
-    workers: int = 1,
-    progress: OnResult | None = None,
+    store: Store | None = None,
+    runner: Runner = run_here,
+    progress: OnProgress | None = None,
 ) -> Evaluation:
     """Find out what a condensed dataset is worth: train students on it from scratch and score them.
 
@@ -55,14 +67,16 @@ def evaluate(
         train_data: beton of the training images, for baselines; None looks for the one that the artefact was
             condensed from where the run's ``run.json`` says and beside ``data``.
         device: where students train; None takes CUDA where there is one.
-        workers: processes; 1 runs in this one. Scripts with more need ``if __name__ == "__main__":``.
-        progress: called after each student with the number done, the number of all, and its result.
+        store: where results and what they need are kept: what is there already is not done again. None keeps nothing.
+        runner: what runs the works; by default this process, one after another.
+        progress: called after each work with the number done, the number of all, and its outcome.
 
     Raises:
         ConfigError: an unknown architecture, baseline or bank; the valid ones are named.
         DataError: a beton is missing, damaged or does not fit the artefact.
         ArtifactError: the artefact is missing or damaged, or was not loaded from a folder.
-        RunError: a process died.
+        RunError: nothing could be found for a reason outside the settings. Where only some works fail, twice, the
+            others are returned and these are listed in `Evaluation.failures`.
     """
     artifact = artifact if isinstance(artifact, Artifact) else load(artifact)
     if artifact.path is None:
@@ -70,17 +84,19 @@ def evaluate(
     config = config or _recipe_config(artifact)
     banks = _check_names(artifact, config, ipc)
     test = check_test_split(data, classes=artifact.classes, resolution=artifact.resolution)
-    train_path: Path | None = None
-    train: Sidecar | None = None
-    if config.baselines:
-        train_path = _train_path(artifact, Path(data)) if train_data is None else Path(train_data)
-        train = _check_train_data(train_path, artifact, config, banks)
+    if config.validation_only and test.split == "test":
+        raise ConfigError(
+            f"{data}: split: found test, valid for protocol {config.name}, which is for choosing: a validation split "
+            "(prepare cuts one off the training images with --val-fraction)"
+        )
+    train_path = _train_path(artifact, Path(data), config, train_data)
+    train = None if train_path is None else _check_train_data(train_path, artifact, config, banks)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    jobs = list_jobs(
-        artifact, Path(data), test, config=config, ipc=banks, train_path=train_path, train=train, device=str(device)
-    )  # fmt: skip
-    logger.info("evaluation: %d students, %d at a time, on %s", len(jobs), workers, device)
-    results = run_jobs(jobs, workers=workers, progress=progress)
+    planner = Planner(artifact, config, Path(data), test, train_path, train, str(device))
+    plan = planner.plan(banks)
+    with _opened(store) as opened:
+        found, failures = _carry_out(plan, opened, runner, progress)
+    results = [found[job.key] for job in plan.jobs if job.key in found]
     return Evaluation(
         rows=summarise(results, config.architectures),
         config=config,
@@ -88,56 +104,82 @@ def evaluate(
         test=_identity(test) | {"resolution": artifact.resolution, "reads": len(results)},
         train=None if train is None else _identity(train) | {"condensed_from": _is_condensed_from(artifact, train)},
         results=tuple(results),
+        diagnostics=tuple(
+            found[one.key]
+            for one in sorted(plan.diagnosed, key=lambda one: (one.ipc, list(METHOD_NAMES).index(one.images.method)))
+            if one.key in found
+        ),
+        failures=tuple(failures),
+        missing=tuple(plan.missing),
     )
 
 
-def list_jobs(
-    artifact: Artifact,
-    data: Path,
-    test: Sidecar,
-    *,
-    config: EvaluationConfig,
-    ipc: Sequence[int],
-    train_path: Path | None,
-    train: Sidecar | None,
-    device: str,
-) -> list[Job]:
-    """The students of an evaluation, in the order of its rows. Arguments have been checked (see `evaluate`)."""
-    assert artifact.path is not None
-    weights = file_sha256(artifact.path / WEIGHTS)
-    pixels = 3 * artifact.resolution**2
-    sets: list[tuple[str, int, int, int]] = []  # method, ipc, images, bytes
-    for bank in ipc:
-        images = artifact.num_classes * bank
-        sets.append((OURS, bank, images, artifact.sizes(bank).bytes))
-        sets += [(name, bank, images, images * pixels) for name in config.baselines if name != "whole"]
-    if train is not None and "whole" in config.baselines:
-        sets.append(("whole", 0, train.num_images, train.num_images * pixels))
-    sources = {name: (str(train_path), "" if train is None else train.sha256) for name in config.baselines}
-    sources[OURS] = (str(artifact.path), weights)
-    return [
-        Job(
-            method=method,
-            architecture=architecture,
-            ipc=bank,
-            student=student,
-            config=config,
-            source=sources[method][0],
-            source_sha256=sources[method][1],
-            source_bytes=size,
-            source_images=images,
-            test=str(data),
-            test_sha256=test.sha256,
-            classes=artifact.classes,
-            resolution=artifact.resolution,
-            mean=artifact.config.mean,
-            std=artifact.config.std,
-            device=device,
-        )
-        for architecture in config.architectures
-        for method, bank, images, size in sets
-        for student in range(config.students)
-    ]
+@contextmanager
+def _opened(store: Store | None) -> Iterator[Store]:
+    """The store, or one that is gone afterwards."""
+    if store is not None:
+        yield store
+        return
+    with tempfile.TemporaryDirectory(prefix="raycondense-") as folder:
+        yield Store(folder)
+
+
+def _carry_out(
+    plan: Plan, store: Store, runner: Runner, progress: OnProgress | None
+) -> tuple[dict[str, dict[str, Any]], list[dict[str, str]]]:
+    """Do what is not done yet.
+
+    Returns:
+        All rows by key, and what failed.
+    """
+    found = store.find(job.key for job in plan.jobs) | store.find((one.key for one in plan.diagnosed), "diagnostics")
+    to_do = [job for job in plan.jobs if job.key not in found]
+    # A bank that is evaluated under two accountings gives the same students twice: they are trained once.
+    first = {job.training_key: job for job in reversed([*to_do, *(job for job in plan.jobs if job.key in found)])}
+    students = [job for job in to_do if first[job.training_key] is job]
+    together = bool(students) and prefers_together(students[0].device, students[0].architecture)
+    works: list[Work] = [*(grouped(students) if together else students)]
+    measure = tuple(one for one in plan.diagnosed if one.key not in found)
+    works += [Diagnosis(sets=measure)] if measure else []
+    works = needs_first([*_needed(works, plan.before), *works])
+    if found:
+        logger.info("evaluation: %d of %d students were done before", len(plan.jobs) - len(to_do), len(plan.jobs))
+    done = 0
+
+    def on_outcome(outcome: Outcome) -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, len(works), outcome)
+
+    outcomes = runner(works, store, on_outcome) if works else []
+    # Read back, so that what was done now and what was done before look alike.
+    found |= store.find(job.key for job in to_do) | store.find((one.key for one in measure), "diagnostics")
+    copies = []
+    for job in to_do:
+        twin = first[job.training_key]
+        if job.key not in found and twin.key in found:
+            copies.append(found[twin.key] | {"key": job.key, "ipc": job.ipc, "accounting": job.accounting})
+    store.record(copy | {"table": "results"} for copy in copies)
+    found |= {copy["key"]: copy for copy in copies}
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    if failed and not any(job.key in found for job in plan.jobs):
+        # Nothing was found at all: the first reason is what the user has to know.
+        reason = failed[0].exception
+        raise reason if isinstance(reason, RaycondenseError) else RunError(f"{failed[0].label}: {failed[0].error}")
+    return found, [{"label": outcome.label, "error": str(outcome.error)} for outcome in failed]
+
+
+def _needed(works: Iterable[Work], before: Mapping[str, Work]) -> list[Work]:
+    """Those of ``before`` that any of ``works`` needs, directly or through another one."""
+    wanted: dict[str, Work] = {}
+    open_keys = [key for work in works for key in work.needs]
+    while open_keys:
+        key = open_keys.pop()
+        if key not in wanted:
+            wanted[key] = before[key]
+            open_keys += before[key].needs
+    return list(wanted.values())
 
 
 def _recipe_config(artifact: Artifact) -> EvaluationConfig:
@@ -152,22 +194,35 @@ def _check_names(artifact: Artifact, config: EvaluationConfig, ipc: Sequence[int
     for name in config.architectures:
         if name not in STUDENTS:
             raise ConfigError(f"evaluation.architectures: {choices_message('architecture', name, STUDENTS)}")
+    if config.reference not in STUDENTS:
+        raise ConfigError(f"evaluation.reference: {choices_message('architecture', config.reference, STUDENTS)}")
+    baselines = [name for name in METHOD_NAMES if name != OURS]
     for name in config.baselines:
-        check_baseline(name)
+        if name not in baselines:
+            raise ConfigError(f"evaluation.baselines: {choices_message('baseline', name, baselines)}")
     banks = artifact.ipcs if ipc is None else tuple(sorted(set(ipc)))
     if not banks:
         raise ConfigError(f"ipc: found none, valid: {', '.join(map(str, artifact.ipcs))}")
-    for bank in banks:
-        artifact.config.codebook.bank_slice(bank)
+    if set(config.accountings) != {"bytes"}:  # which takes the bank that fits, whatever it is
+        for bank in banks:
+            artifact.config.codebook.bank_slice(bank)
+    elif banks[0] < 1:
+        raise ConfigError(f"ipc: found {banks[0]}, valid: 1 or more")
     return banks
 
 
-def _train_path(artifact: Artifact, test: Path) -> Path:
+def _train_path(artifact: Artifact, test: Path, config: EvaluationConfig, named: PathLike | None) -> Path | None:
+    """The beton of the training images; None where nothing needs it."""
+    if named is not None:
+        return Path(named)
     found = find_train_data(artifact, beside=test)
-    if found is None:
+    wanted = [name for name in config.baselines if name not in FROM_CODES]
+    if found is None and (wanted or config.labels == "soft" or config.diagnostics):
+        why = "soft labels" if config.labels == "soft" else "baselines" if wanted else "diagnostics"
         raise DataError(
-            f"baselines need the training images, and their beton is neither in the run's folder's run.json nor beside "
-            f"{test}: name it with --train-data (train_data), or evaluate with no evaluation.baselines"
+            f"{why} need the training images, and their beton is neither in the run's folder's run.json nor beside "
+            f"{test}: name it with --train-data (train_data), or evaluate with no evaluation.baselines, hard labels "
+            "and --no-diagnostics"
         )
     return found
 
@@ -185,7 +240,8 @@ def _check_train_data(path: Path, artifact: Artifact, config: EvaluationConfig, 
         )
     sidecar.verify(path)
     for name in config.baselines:
-        check_enough_images(name, path, sidecar, max(ipc))
+        if name not in FROM_CODES:
+            check_enough_images(name, path, sidecar, max(ipc))
     return sidecar
 
 

@@ -10,9 +10,9 @@ from raycondense.artifact.format import SCORES
 from raycondense.artifact.load import Artifact, load
 from raycondense.artifact.save import save_scores as write_scores
 from raycondense.configfile import config_to_dict
-from raycondense.evaluation.result import Evaluation, result_key, sort_rows
+from raycondense.evaluation.result import FORMAT_VERSION, Evaluation, result_key, sort_rows, with_scores
 
-CHOOSES_ROWS = ("architectures", "baselines")
+CHOOSES_ROWS = ("architectures", "baselines", "accountings", "robustness", "diagnostics")
 """Settings that say which rows there are and not how a row is measured."""
 
 
@@ -25,7 +25,10 @@ def save_scores(folder: str | os.PathLike[str], evaluation: Evaluation) -> Evalu
     Raises:
         ArtifactError: there is no artefact at ``folder``, or its ``scores.json`` is damaged.
     """
-    before = saved_scores(load(folder))
+    artifact = load(folder)
+    # What an older version wrote cannot be read any more, which must not keep anybody from evaluating anew.
+    outdated = artifact.scores.get("format_version", FORMAT_VERSION) in range(FORMAT_VERSION)
+    before = None if outdated else saved_scores(artifact)
     if before is not None and _same_protocol(before, evaluation):
         evaluation = _merged(before, evaluation)
     write_scores(folder, evaluation.to_dict())
@@ -56,13 +59,21 @@ def _same_protocol(old: Evaluation, new: Evaluation) -> bool:
 def _merged(old: Evaluation, new: Evaluation) -> Evaluation:
     measured = {row.key for row in new.rows}
     results = (*(r for r in old.results if result_key(r) not in measured), *new.results)
-    architectures = tuple(dict.fromkeys((*old.config.architectures, *new.config.architectures)))
-    baselines = tuple(dict.fromkeys((*old.config.baselines, *new.config.baselines)))
+    old_rows = (row for row in old.rows if row.key not in measured)
+
+    def both(name: str) -> tuple[Any, ...]:
+        return tuple(dict.fromkeys((*getattr(old.config, name), *getattr(new.config, name))))
+
+    config = dataclasses.replace(
+        new.config, architectures=both("architectures"), baselines=both("baselines"), accountings=both("accountings")
+    )
+    diagnosed = {row["key"]: row for row in (*old.diagnostics, *new.diagnostics)}
     return dataclasses.replace(
         new,
-        rows=sort_rows([*(row for row in old.rows if row.key not in measured), *new.rows], architectures),
-        config=dataclasses.replace(new.config, architectures=architectures, baselines=baselines),
+        rows=sort_rows(with_scores([*old_rows, *new.rows]), config.architectures),
+        config=config,
         train=new.train or old.train,
         results=results,
+        diagnostics=tuple(diagnosed.values()),
         test={**new.test, "reads": len(results)},
     )

@@ -48,28 +48,26 @@ def write_tiny_beton(path: Path, *, counts: tuple[int, ...], seed: int, split: s
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     """Read only: shared by all tests. The train beton is not beside the test beton; ``run.json`` names it."""
-    place = tmp_path_factory.mktemp("tiny")
-    folder = place / "run"
-    (place / "elsewhere").mkdir()
+    root = tmp_path_factory.mktemp("tiny")
+    folder = root / "run"
+    (root / "elsewhere").mkdir()
     folder.mkdir()
-    train = write_tiny_beton(place / "elsewhere" / "train.beton", counts=(12, 10, 8), seed=0, split="train")
-    test = write_tiny_beton(place / "test.beton", counts=(9, 8, 7), seed=1, split="test")
+    train = write_tiny_beton(root / "elsewhere" / "train.beton", counts=(12, 10, 8), seed=0, split="train")
+    test = write_tiny_beton(root / "test.beton", counts=(9, 8, 7), seed=1, split="test")
     config = Config(
         name="tiny",
         data=DataConfig(resolution=8),
         generator=GeneratorConfig(width=8, max_width=8, class_dim=4),
         codebook=CodebookConfig(ipc=(1, 2), dim=4),
-        evaluation=EvaluationConfig(width=8, students=2, max_steps=4),
+        evaluation=EvaluationConfig(width=8, students=2, max_steps=4, reference_steps=4),
     )
     generator = Generator(config.generator, num_classes=3, latent_dim=4, resolution=8, seed=0)
     artifact = folder / "artifact"
-    save_artifact(
-        artifact,
-        generator=generator,
-        codebook=Codebook(config.codebook, 3, seed=0),
-        config=config,
-        sidecar=Sidecar.load(train),
-    )
+    for place, seed, state in ((folder / "initial", 1, "initial"), (artifact, 0, "condensed")):
+        codebook = Codebook(config.codebook, 3, seed=seed)
+        save_artifact(
+            place, generator=generator, codebook=codebook, config=config, sidecar=Sidecar.load(train), state=state
+        )
     sha256 = Sidecar.load(train).sha256
     (folder / "run.json").write_text(json.dumps({"data": {"path": str(train), "sha256": sha256}}))
     return TinyRun(folder, artifact, train, test)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
 
 from raycondense.config import EvaluationConfig
 from raycondense.errors import ArtifactError
+from raycondense.evaluation.columns import DIAGNOSTICS
 from raycondense.evaluation.result import Evaluation, percent, summarise
 
 
 def result(method: str, accuracy: float, *, ipc: int = 1, student: int = 0, **changes: Any) -> dict[str, Any]:
     return {
         "method": method, "architecture": "convnet", "ipc": ipc, "student": student, "accuracy": accuracy, "images": 10,
-        "bytes": 1234, "steps": 5, "seconds": 2.0, "loss": 0.1,
+        "bytes": 1234, "steps": 5, "seconds": 2.0, "loss": 0.1, "accounting": "bank", "labels": "hard",
+        "augmented": True, "teacher_bytes": 0, "label_bytes": 0, "generation_seconds": 0.25,
     } | changes  # fmt: skip
 
 
@@ -42,17 +45,44 @@ def test_rows_are_means_over_students_ordered_by_architecture_ipc_and_method() -
         result("raycondense", 0.4, student=1),
         result("raycondense", 0.2, student=0, seconds=4.0),
     ).rows
-    assert [row.key for row in rows] == [
+    assert [row.key[:3] for row in rows] == [
         ("raycondense", "convnet", 1),
-        ("random real", "convnet", 1),
+        ("random", "convnet", 1),
         ("raycondense", "convnet", 10),
-        ("random real", "convnet", 10),
-        ("whole set", "convnet", 0),
+        ("random", "convnet", 10),
+        ("whole", "convnet", 0),
         ("raycondense", "resnet18", 1),
     ]
     assert (rows[0].accuracy, rows[0].students, rows[0].seconds) == (pytest.approx(0.3), 2, 3.0)
     assert rows[0].std == pytest.approx(0.02**0.5)  # n - 1 in the denominator
     assert rows[1].std is None
+
+
+def test_rows_of_other_accountings_labels_and_augmentation_stand_apart() -> None:
+    found = evaluation(
+        result("raycondense", 0.6, labels="soft", label_bytes=2_000, teacher_bytes=900),
+        result("raycondense", 0.4),
+        result("raycondense", 0.3, augmented=False),
+        result("raycondense", 0.5, accounting="stream", images=5000),
+        result("random", 0.3),
+        result("random", 0.25, augmented=False),
+        result("random", 0.5, labels="soft"),
+        result("whole", 0.9, ipc=0),
+        config=EvaluationConfig(architectures=("convnet",), accountings=("bank", "stream"), labels="soft"),
+    )
+    assert len(found.rows) == 8
+    soft, hard = found.row("raycondense", ipc=1), found.row("raycondense", ipc=1, labels="hard")
+    assert (soft.accuracy, hard.accuracy) == (0.6, 0.4)
+    assert found.row("whole", ipc=0).accuracy == 0.9
+    # The soft row's HLR is that of its hard counterpart; its IOR compares soft with soft.
+    assert (soft.hlr, hard.hlr) == (pytest.approx(0.5), pytest.approx(0.5))
+    assert (soft.ior, hard.ior) == (pytest.approx(0.1), pytest.approx(0.1))
+    assert hard.lrs == pytest.approx((math.exp(-0.2) - math.exp(-1)) / (math.e - math.exp(-1)))
+    assert hard.ars == pytest.approx((math.exp(0.075) - math.exp(-1)) / (math.e - math.exp(-1)))
+    table = found.table()
+    assert "| labels | DSA |" in table
+    assert "the teacher (convnet) takes 900 B" in table
+    assert "accounting stream: fresh samples" in table
 
 
 def test_the_table_names_accounting_spread_sizes_and_split() -> None:
@@ -62,8 +92,10 @@ def test_the_table_names_accounting_spread_sizes_and_split() -> None:
     assert "| raycondense | convnet |   1 | 45.0 ± 7.1 |" in lines[2]
     assert "1.2 kB | bank" in lines[2]
     assert "| whole set   | convnet |   – |       90.0 |" in lines[3]
+    assert " HLR |" in lines[0]
+    assert "0.450" in lines[2]
     assert "test split (450 images)" in found.table()
-    assert "sgd 0.01 (step)" in found.table()
+    assert "protocol dm: sgd 0.01 (step)" in found.table()
     assert "attention" not in found.table()
 
 
@@ -82,12 +114,22 @@ def test_notes_say_what_went_wrong() -> None:
 
 
 def test_json_round_trip_and_row_lookup() -> None:
-    found = evaluation(result("raycondense", 0.4), result("kmeans", 0.3))
+    diagnosed = {"method": "kmeans", "ipc": 1} | dict.fromkeys(DIAGNOSTICS, 0.5) | {"spread_ratio": None}
+    found = evaluation(
+        result("raycondense", 0.4),
+        result("kmeans", 0.3),
+        diagnostics=(diagnosed,),
+        failures=({"label": "random, IPC 1", "error": "its worker died"},),
+        missing=("no rows random-codes",),
+    )
     again = Evaluation.from_json(found.to_json())
     assert again == found
     assert again.table() == found.table()
-    assert again.row("k-means medoids", ipc=1).accuracy == 0.3
-    with pytest.raises(KeyError, match="ipc 2"):
+    assert "| k-means medoids |   1 |             – |" in again.table()
+    assert "attention: failed: random, IPC 1: its worker died" in again.table()
+    assert "attention: no rows random-codes" in again.table()
+    assert again.row("kmeans", ipc=1).accuracy == 0.3
+    with pytest.raises(KeyError, match="2"):
         again.row("raycondense", ipc=2)
 
 

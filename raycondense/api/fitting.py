@@ -1,4 +1,4 @@
-"""`fit` and `evaluate`: what a notebook or a script calls, and what the command line stands on."""
+"""`fit`: condense a dataset, with Ray Train or in this process; called again it goes on where it stopped."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raycondense.config import Config, EvaluationConfig, replace_path
-from raycondense.configfile import config_from_dict, config_to_dict, load_config, override
+from raycondense.config import Config, replace_path
+from raycondense.configfile import config_to_dict, load_config, override
 from raycondense.errors import ConfigError, DataError, Interrupted
 from raycondense.presets import get_preset
 from raycondense.storage import read_lines, write_json
@@ -22,7 +22,6 @@ from raycondense.storage import read_lines, write_json
 if TYPE_CHECKING:
     from raycondense.artifact.load import Artifact
     from raycondense.cluster.configs import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from raycondense.evaluation.result import Evaluation
 
 logger = logging.getLogger("raycondense")
 
@@ -283,59 +282,3 @@ def _followed(log: Path, display: Any) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-
-
-def evaluate(
-    artifact: str | Path | Artifact,
-    data: str | Path,
-    *,
-    config: EvaluationConfig | None = None,
-    ipc: Sequence[int] | None = None,
-    train_data: str | Path | None = None,
-    device: str | None = None,
-    workers: int = 1,
-    progress: bool = True,
-    save: bool = True,
-) -> Evaluation:
-    """Train students on an artefact's banks and on the baselines and score them on the test split.
-
-    Args:
-        artifact: its folder, ``hf-hub:user/name``, or the loaded artefact.
-        data: beton of the test split.
-        config: the protocol; None takes the artefact's own.
-        ipc: banks, in images per class; None takes all.
-        train_data: beton of the training images, for the baselines; None looks for the one that the artefact was
-            made from beside ``data``.
-        device: where students train; None takes CUDA where there is one.
-        workers: processes that train students side by side.
-        progress: draw progress on standard error.
-        save: also keep the result in the artefact's ``scores.json``.
-
-    Raises:
-        ConfigError, DataError, ArtifactError: see `raycondense.evaluation.run.evaluate`.
-    """
-    from raycondense.artifact.load import Artifact, load
-    from raycondense.display import Display
-    from raycondense.evaluation.run import evaluate as run
-    from raycondense.evaluation.scores import save_scores
-
-    loaded = artifact if isinstance(artifact, Artifact) else load(artifact)
-    with Display(progress) as display:
-        result = run(
-            loaded, data, config=config, ipc=ipc, train_data=train_data, device=device, workers=workers,
-            progress=lambda done, total, result: display.count("students", done, total),
-        )  # fmt: skip
-    if save and loaded.path is not None:
-        save_scores(loaded.path, result)
-    return result
-
-
-def recorded_protocol(artifact: str | Path) -> EvaluationConfig:
-    """The evaluation protocol in an artefact's recipe.
-
-    Raises:
-        ArtifactError: the artefact is missing or damaged.
-    """
-    from raycondense.artifact.load import load
-
-    return config_from_dict(load(artifact).recipe["config"]).evaluation
