@@ -73,7 +73,9 @@ def soft_loss(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
         temperature: T, more than 0.
     """
     answers = torch.log_softmax(logits / temperature, 1)
-    return functional.kl_div(answers, targets, reduction="batchmean") * temperature**2
+    # Not functional.kl_div, which vmap would call once for each student.
+    divergence = torch.xlogy(targets, targets) - targets * answers
+    return divergence.sum(1).mean() * temperature**2
 
 
 def label_bytes(views: int, num_classes: int) -> int:
