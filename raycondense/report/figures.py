@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from raycondense.evaluation.result import OURS, Row, percent
 from raycondense.report.log import Curve
 
 if TYPE_CHECKING:
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
 
 MOST_POINTS = 400
 """Points of a drawn curve; longer logs are thinned."""
+RASTER_DPI = 150
+"""Of clouds of points, which are pictures inside of the SVG."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +32,24 @@ class Theme:
     grid: str
     accent: str
     other: str
+    card: str
+    """Behind the figure."""
+    series: tuple[str, ...]
+    """Colours that tell lines and classes apart, readable on ``card``; markers and names do it without colour."""
 
 
-LIGHT = Theme(ink="#1d2129", muted="#5b6472", grid="#e3e6eb", accent="#2f5fd0", other="#aab3c2")
-DARK = Theme(ink="#e7eaf0", muted="#9aa4b4", grid="#2c323c", accent="#7ea6ff", other="#566072")
+LIGHT = Theme(
+    ink="#1d2129", muted="#5b6472", grid="#e3e6eb", accent="#2f5fd0", other="#aab3c2", card="#ffffff",
+    series=(
+        "#2f5fd0", "#c2560a", "#1b7f5c", "#8a4fbe", "#c0304f", "#0f7f95", "#8a6d1d", "#d03d98", "#4d5a6b", "#6b8e23",
+    ),
+)  # fmt: skip
+DARK = Theme(
+    ink="#e7eaf0", muted="#9aa4b4", grid="#2c323c", accent="#7ea6ff", other="#566072", card="#1a1e25",
+    series=(
+        "#7ea6ff", "#f0a05a", "#5fcfa3", "#c79bf0", "#ff8fa3", "#5fc9dd", "#d9bf6a", "#f58fd0", "#b3bfd0", "#a9c95c",
+    ),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,58 +75,24 @@ def loss_figure(curve: Curve) -> Figure:
         axes.plot(images, values, color=theme.accent, linewidth=1.4)
         axes.set_title(curve.name, loc="left", fontsize=9, color=theme.ink)
         axes.set_xlabel("images seen", fontsize=8)
-        axes.xaxis.set_major_formatter(lambda value, _: _short(value))
+        axes.xaxis.set_major_formatter(lambda value, _: short(value))
         axes.margins(x=0.02)
         axes.grid(axis="y", color=theme.grid, linewidth=0.7)
 
     first, last = curve.values[0], curve.values[-1]
     alt = f"Loss {curve.name} in stage {curve.stage}: from {first:.4g} to {last:.4g}"
-    return _render(draw, alt, width=3.4, height=2.0)
+    return render(draw, alt, width=3.4, height=2.0)
 
 
-def accuracy_figure(rows: Sequence[Row]) -> Figure:
-    """Horizontal bars of accuracy with the standard deviation over students, grouped by images per class.
+def render(draw: Callable[[Axes, Theme], None], alt: str, *, width: float, height: float) -> Figure:
+    """Draw a figure for both themes.
 
     Args:
-        rows: of one architecture, one or more.
+        draw: draws on the axes of a figure with the colours of a theme.
+        alt: what it shows, in words.
+        width: in inches, of 72 points; text has 8 points.
+        height: in inches.
     """
-    bars = [row for row in rows if row.ipc] or list(rows)
-    whole = [row for row in rows if not row.ipc and row not in bars]
-    labels = [f"{row.method}, IPC {row.ipc}" if row.ipc else row.method for row in bars]
-    # A gap between groups of different images per class.
-    places: list[float] = []
-    for i, row in enumerate(bars):
-        places.append(places[-1] + (1.0 if row.ipc == bars[i - 1].ipc else 1.6) if places else 0.0)
-
-    def draw(axes: Axes, theme: Theme) -> None:
-        colours = [theme.accent if row.method == OURS else theme.other for row in bars]
-        spread: list[Any] = [100 * (row.std or 0.0) for row in bars]
-        means = [100 * row.accuracy for row in bars]
-        axes.barh(places, means, height=0.78, color=colours)
-        axes.errorbar(means, places, xerr=spread, fmt="none", ecolor=theme.ink, elinewidth=1, capsize=2)
-        for place, mean in zip(places, means, strict=True):
-            # In a column of their own, where no bar or line crosses them.
-            axes.text(112, place, f"{mean:.1f}", va="center", ha="right", fontsize=8, color=theme.ink)
-        for row in whole:
-            axes.axvline(100 * row.accuracy, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)))
-            axes.set_title(f"{row.method}: {percent(row.accuracy)}", loc="right", fontsize=8, color=theme.muted)
-        axes.set_yticks(places, labels)
-        axes.invert_yaxis()
-        axes.set_xlim(0, 112)
-        axes.set_xticks(range(0, 101, 25))
-        axes.set_xlabel("accuracy %", fontsize=8)
-        axes.grid(axis="x", color=theme.grid, linewidth=0.7)
-        axes.tick_params(axis="y", length=0)
-
-    values = [
-        (f"{row.method}, IPC {row.ipc}" if row.ipc else row.method, percent(row.accuracy, row.std)) for row in rows
-    ]
-    told = "; ".join(f"{name} {value} %" for name, value in values)
-    height = 0.9 + 0.3 * (places[-1] + 1)
-    return _render(draw, f"Accuracy of {rows[0].architecture} students: {told}", width=4.6, height=height)
-
-
-def _render(draw: Callable[[Axes, Theme], None], alt: str, *, width: float, height: float) -> Figure:
     light, dark = (_svg(draw, theme, width, height) for theme in (LIGHT, DARK))
     return Figure(alt, light, dark)
 
@@ -124,8 +105,11 @@ def _svg(draw: Callable[[Axes, Theme], None], theme: Theme, width: float, height
 
     style: Any = {
         "svg.fonttype": "none",
+        # A class may be called "$x$".
+        "text.parse_math": False,
         "svg.hashsalt": "raycondense",
         "font.size": 8,
+        "text.color": theme.ink,
         "axes.edgecolor": theme.grid,
         "axes.labelcolor": theme.muted,
         "xtick.color": theme.muted,
@@ -142,12 +126,13 @@ def _svg(draw: Callable[[Axes, Theme], None], theme: Theme, width: float, height
         draw(canvas.add_subplot(), theme)
         buffer = io.BytesIO()
         no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        canvas.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
+        canvas.savefig(buffer, format="svg", transparent=True, metadata=no_metadata, dpi=RASTER_DPI)
     # The document type names a file on the web; no reader needs it.
     return re.sub(rb"<!DOCTYPE.*?>\s*", b"", buffer.getvalue(), flags=re.DOTALL)
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
+    """A number as ``1.5M``."""
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= limit:
             return f"{value / limit:g}{unit}"

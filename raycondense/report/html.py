@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,19 @@ from raycondense.artifact.load import Artifact, load
 from raycondense.artifact.sizes import format_bytes
 from raycondense.errors import RunError
 from raycondense.evaluation.baselines import find_train_data
-from raycondense.evaluation.result import OURS, Evaluation, Row, percent
+from raycondense.evaluation.columns import percent
+from raycondense.evaluation.methods import OURS
+from raycondense.evaluation.protocols import protocol_label
+from raycondense.evaluation.reference import Embed
+from raycondense.evaluation.result import Evaluation
 from raycondense.evaluation.scores import saved_scores
-from raycondense.report.figures import Figure, accuracy_figure, loss_figure
-from raycondense.report.images import ClassSheet, class_sheets
+from raycondense.report.features import feature_space, random_features
+from raycondense.report.figures import loss_figure
+from raycondense.report.images import class_sheets
 from raycondense.report.log import RunLog, read_log
+from raycondense.report.markup import details, facts, note, picture, section
+from raycondense.report.pictures import images_section, neighbours_section, plane_section
+from raycondense.report.scores import accuracy_section, diagnostics_section, scores_section
 from raycondense.report.style import CSS
 from raycondense.storage import write_text
 
@@ -32,6 +39,7 @@ STAGES = {
 }
 # The page may not fetch or run anything, whatever a class name or a path holds.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+UNTRAINED = "an untrained ConvNet of fixed random weights"
 
 
 def write_report(
@@ -40,10 +48,12 @@ def write_report(
     evaluation: Evaluation | None = None,
     train_data: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
+    embed: Embed | None = None,
 ) -> Path:
     """Write the report of a run, finished or not, and return where it is.
 
-    It shows what there is: accuracies, real beside generated images, losses, the recipe.
+    It shows what there is: accuracies and scores, real beside generated images, nearest neighbours and the plane of
+    features, losses, the recipe.
 
     Args:
         run_folder: folder of a run (``log.jsonl``, ``artifact/``), or an artefact's own folder.
@@ -51,6 +61,8 @@ def write_report(
         train_data: beton of the training images; None takes the one in the run's ``run.json``, and where that is gone
             the report shows generated images alone.
         out: where to write; by default ``report.html`` in ``run_folder``.
+        embed: features of the trained reference network, for neighbours and the plane: uint8 images [N, 3, R, R] to
+            [N, d]; None takes an untrained network's, and the page says so.
 
     Raises:
         RunError: the folder is not of a run or an artefact, or the disk is full.
@@ -67,10 +79,16 @@ def write_report(
     if artifact is not None:
         evaluation = evaluation or saved_scores(artifact)
         train = Path(train_data) if train_data is not None else find_train_data(artifact)
-        sections = [_accuracy(evaluation), _images(class_sheets(artifact, train), artifact)]
+        sections += [accuracy_section(evaluation), scores_section(evaluation)]
+        sections.append(diagnostics_section(() if evaluation is None else evaluation.diagnostics))
+        sections.append(images_section(class_sheets(artifact, train), artifact))
+        if train is not None:
+            space = feature_space(artifact, train, embed or random_features(artifact))
+            seen_through = UNTRAINED if embed is None else _reference(evaluation)
+            sections += [neighbours_section(space, seen_through), plane_section(space, seen_through)]
     sections.append(_losses(log))
     if artifact is not None:
-        sections.append(_recipe(artifact))
+        sections.append(_recipe(artifact, evaluation))
     title = folder.absolute().name
     page = _page(title, _subtitle(artifact, log), _tiles(artifact, evaluation), sections)
     path = Path(out) if out is not None else folder / FILE
@@ -104,8 +122,9 @@ def _page(title: str, subtitle: str, tiles: str, sections: Iterable[str]) -> str
 """
 
 
-def _section(heading: str, body: str) -> str:
-    return f"<section>\n<h2>{escape(heading)}</h2>\n{body}\n</section>\n"
+def _reference(evaluation: Evaluation | None) -> str:
+    kind = "" if evaluation is None else f" ({evaluation.config.reference}, trained on all real images)"
+    return f"the reference network{kind}"
 
 
 def _subtitle(artifact: Artifact | None, log: RunLog) -> str:
@@ -140,94 +159,34 @@ def _tiles(artifact: Artifact | None, evaluation: Evaluation | None) -> str:
         )
     ours = [] if evaluation is None else [row for row in evaluation.rows if row.method == OURS]
     if ours:
-        best = max(ours, key=lambda row: (row.architecture == ours[0].architecture, row.ipc))
-        note = f"{best.architecture}, IPC {best.ipc}, {best.accounting}"
-        tiles.insert(0, ("accuracy %", percent(best.accuracy, best.std), note))
+        best = max(ours, key=lambda row: (row.architecture == ours[0].architecture, row.augmented, row.ipc))
+        told = f"{best.architecture}, IPC {best.ipc}, {best.accounting}"
+        tiles.insert(0, ("accuracy %", percent(best.accuracy, best.std), told))
     cells = (
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
-        for name, value, note in tiles
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(told)}</small></dd></div>"
+        for name, value, told in tiles
     )
     return f'<dl class="tiles">{"".join(cells)}</dl>'
-
-
-def _accuracy(evaluation: Evaluation | None) -> str:
-    if evaluation is None:
-        return _section("Accuracy", "<p>Not evaluated yet: <code>raycondense evaluate</code> fills this in.</p>")
-    rows = evaluation.rows
-    figures = [accuracy_figure([row for row in rows if row.architecture == name]) for name in _architectures(rows)]
-    notes = "".join(f"<li>{escape(note)}</li>" for note in evaluation.notes)
-    return _section(
-        "Accuracy",
-        f'{_score_table(rows)}\n<ul class="notes">{notes}</ul>\n'
-        f'<h3>Per architecture</h3><div class="figures wide">{"".join(map(_picture, figures))}</div>',
-    )
-
-
-def _architectures(rows: Sequence[Row]) -> list[str]:
-    return list(dict.fromkeys(row.architecture for row in rows))
-
-
-def _score_table(rows: Sequence[Row]) -> str:
-    text = ("method", "student", "accounting")
-    head = ("method", "accuracy %", "IPC", "student", "images", "size", "students", "accounting")
-    cells = "".join(f'<th scope="col"{_number(name not in text)}>{name}</th>' for name in head)
-    lines = []
-    for row in rows:
-        values = (
-            row.method, percent(row.accuracy, row.std), str(row.ipc or "–"), row.architecture, f"{row.images:,}",
-            format_bytes(row.bytes), str(row.students), row.accounting,
-        )  # fmt: skip
-        line = "".join(
-            f"<td{_number(name not in text)}>{escape(value)}</td>" for name, value in zip(head, values, strict=True)
-        )
-        lines.append(('<tr class="ours">' if row.method == OURS else "<tr>") + line + "</tr>")
-    region = '<div class="scroll" tabindex="0" role="region" aria-label="Table of accuracies">'
-    return f"{region}<table><thead><tr>{cells}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
-
-
-def _number(number: bool) -> str:
-    return ' class="number"' if number else ""
-
-
-def _images(sheets: Sequence[ClassSheet], artifact: Artifact) -> str:
-    some = f" {len(sheets)} of {artifact.num_classes} classes are shown." if len(sheets) < artifact.num_classes else ""
-    real = "" if sheets[0].real else " The training images are not at hand, so no real images are shown beside them."
-    intro = f'<p class="notes">The first images of the bank with {artifact.ipcs[-1]} images per class.{some}{real}</p>'
-    blocks = []
-    for sheet in sheets:
-        kinds = (("real", sheet.real), ("generated", sheet.generated))
-        strips = "".join(_strip(kind, pngs, sheet.name) for kind, pngs in kinds if pngs)
-        blocks.append(f'<div class="class"><h3>{escape(sheet.name)}</h3><div class="pair">{strips}</div></div>')
-    return _section("Images", intro + "".join(blocks))
-
-
-def _strip(kind: str, pngs: Sequence[bytes], name: str) -> str:
-    images = "".join(
-        f'<img src="{_data("image/png", png)}" alt="{escape(f"{kind} image {i} of class {name}")}">'
-        for i, png in enumerate(pngs, 1)
-    )
-    # At least five columns, so that a bank of one image is not shown as large as the page.
-    return f'<div><p>{kind}</p><div class="strip" style="--columns: {max(len(pngs), 5)}">{images}</div></div>'
 
 
 def _losses(log: RunLog) -> str:
     curves = log.curves()
     if not curves:
-        return _section("Losses", "<p>No losses were logged (no <code>log.jsonl</code> in the folder).</p>")
+        return section("Losses", "<p>No losses were logged (no <code>log.jsonl</code> in the folder).</p>")
     parts = []
     for stage in dict.fromkeys(curve.stage for curve in curves):
-        figures = "".join(_picture(loss_figure(curve)) for curve in curves if curve.stage == stage)
+        figures = "".join(picture(loss_figure(curve)) for curve in curves if curve.stage == stage)
         parts.append(f'<h3>{escape(STAGES.get(stage, stage))}</h3><div class="figures">{figures}</div>')
     if log.damaged:
-        parts.append(f'<p class="notes">{log.damaged} damaged lines of log.jsonl were left out.</p>')
-    return _section("Losses", "".join(parts))
+        parts.append(note(f"{log.damaged} damaged lines of log.jsonl were left out."))
+    return section("Losses", "".join(parts))
 
 
-def _recipe(artifact: Artifact) -> str:
+def _recipe(artifact: Artifact, evaluation: Evaluation | None) -> str:
     recipe = artifact.recipe
     data = recipe.get("data", {})
     versions = ", ".join(f"{name} {version}" for name, version in recipe.get("versions", {}).items() if version)
-    facts: dict[str, Any] = {
+    known: dict[str, Any] = {
         "preset": recipe.get("config", {}).get("name"),
         "seed": recipe.get("seeds", {}).get("condense"),
         "data": f"{data.get('source', '?')} ({data.get('split', '?')})" if data else None,
@@ -235,20 +194,39 @@ def _recipe(artifact: Artifact) -> str:
         "revision": recipe.get("git_revision"),
         "versions": versions or None,
     }
-    told = "".join(f"<dt>{k}</dt><dd>{escape(str(v))}</dd>" for k, v in facts.items() if v is not None)
-    settings = json.dumps(recipe.get("config", {}), indent=2, ensure_ascii=False)
-    return _section(
-        "Recipe",
-        f'<dl class="facts">{told}</dl><details><summary>all settings</summary><pre>{escape(settings)}</pre></details>',
-    )
+    parts = ["<h3>Condensation</h3>", facts(known), _settings("all settings", recipe.get("config", {}))]
+    if evaluation is not None:
+        parts += ["<h3>Evaluation</h3>", facts(_circumstances(evaluation))]
+        parts.append(_settings("all settings of the protocol", evaluation.to_dict()["config"]))
+    return section("Recipe", "".join(parts))
 
 
-def _picture(figure: Figure) -> str:
-    """A figure that follows the reader's light or dark setting."""
-    dark = f'<source media="(prefers-color-scheme: dark)" srcset="{_data("image/svg+xml", figure.dark)}">'
-    light = f'<img src="{_data("image/svg+xml", figure.light)}" alt="{escape(figure.alt)}">'
-    return f"<picture>{dark}{light}</picture>"
+def _circumstances(evaluation: Evaluation) -> dict[str, Any]:
+    """What the students were trained on and with, as their results tell."""
+
+    def told(name: str) -> str | None:
+        values = dict.fromkeys(str(result[name]) for result in evaluation.results if result.get(name))
+        return ", ".join(values) or None
+
+    seconds = sum(result.get("seconds", 0.0) for result in evaluation.results)
+    test = evaluation.test
+    return {
+        "protocol": protocol_label(evaluation.config),
+        "scored on": f"{test['images']:,} images of {test['source']} ({test['split']})",
+        "test SHA-256": test["sha256"],
+        "students": f"{len(evaluation.results):,}, {_duration(seconds)} in all" if evaluation.results else None,
+        "device": told("device"),
+        "torch": told("torch"),
+        "raycondense": told("raycondense"),
+    }
 
 
-def _data(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+def _duration(seconds: float) -> str:
+    for unit, length in (("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} seconds"
+
+
+def _settings(summary: str, values: Any) -> str:
+    return details(summary, f"<pre>{escape(json.dumps(values, indent=2, ensure_ascii=False))}</pre>")

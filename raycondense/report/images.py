@@ -43,7 +43,7 @@ def class_sheets(
     Raises:
         DataError: the beton is missing, damaged, or has a class with fewer images than are shown.
     """
-    shown = torch.linspace(0, artifact.num_classes - 1, min(classes, artifact.num_classes)).round().long().tolist()
+    shown = spread_out(artifact.num_classes, classes)
     bank = artifact.bank(classes=shown, normalize=False)
     count = min(images, bank.ipc)
     generated = bank.images.unflatten(0, (len(shown), bank.ipc))[:, :count]
@@ -52,12 +52,18 @@ def class_sheets(
         drawn = baseline_set("random", train_data, ipc=count, seed=0, resolution=artifact.resolution, classes=shown)
         real = list(drawn.images.unflatten(0, (len(shown), count)))
     return [
-        ClassSheet(artifact.classes[label], _pngs(real[i]), _pngs(generated[i])) for i, label in enumerate(shown)
-    ]  # fmt: skip
+        ClassSheet(artifact.classes[label], small_pngs(real[i]), small_pngs(generated[i]))
+        for i, label in enumerate(shown)
+    ]
 
 
-def _pngs(images: Tensor) -> tuple[bytes, ...]:
-    """PNG files of uint8 images [N, 3, R, R]."""
+def spread_out(count: int, most: int) -> list[int]:
+    """At most ``most`` of the numbers 0 to ``count - 1``, evenly spread, ascending."""
+    return torch.linspace(0, count - 1, min(most, count)).round().long().tolist()
+
+
+def small_pngs(images: Tensor) -> tuple[bytes, ...]:
+    """PNG files of uint8 images [N, 3, R, R], of at most `MOST_SIDE` pixels a side."""
     if images.shape[-1] > MOST_SIDE:
         small = functional.interpolate(images.float(), size=MOST_SIDE, mode="area")
         images = small.round().clamp(0, 255).to(torch.uint8)
