@@ -178,14 +178,17 @@ class EvaluationPool:
         mine = {work.key for work in works}
         self._expect(mine)
         found: dict[str, Outcome] = {}
-        while True:
-            for key in [key for key in self._arrived if key in mine]:
-                found[key] = self._arrived.pop(key)
-                if on_outcome is not None:
-                    on_outcome(found[key])
-            if len(found) == len(mine):
-                return in_order(works, found)
-            sent = self._fetch(sent)
+        try:
+            while True:
+                for key in [key for key in self._arrived if key in mine]:
+                    found[key] = self._arrived.pop(key)
+                    if on_outcome is not None:
+                        on_outcome(found[key])
+                if len(found) == len(mine):
+                    return in_order(works, found)
+                sent = self._fetch(sent)
+        finally:
+            self._expected -= mine
 
     def status(self) -> dict[str, Any]:
         """Works ``waiting``, ``running`` and ``finished``, and the ``workers`` that are ready (process and node)."""

@@ -27,9 +27,9 @@ from raycondense.cluster.evaluation import EvaluationPool, run_on_actors
 from raycondense.cluster.start import require_room
 from raycondense.errors import ConfigError, DataError, RunError
 from raycondense.evaluation.queue import Outcome, run_here
-from raycondense.evaluation.schemas import SCHEMAS
 from raycondense.evaluation.store import Store
 from raycondense.storage import append_line, read_lines
+from raycondense.testing.results import made_row
 
 pytestmark = pytest.mark.cluster
 
@@ -77,7 +77,7 @@ class Task:
                 threads = torch.get_num_threads()
                 append_line(folder / "devices", f"{os.environ.get('CUDA_VISIBLE_DEVICES')}, {threads} threads")
         append_line(folder / "ended", self.key)
-        return [row(self.key)]
+        return [made_row(0, key=self.key, finished_at=round(time.time(), 3)) | {"table": "results"}]
 
 
 def strange_error() -> Exception:
@@ -88,13 +88,6 @@ def strange_error() -> Exception:
             super().__init__(f"{one} {two}")
 
     return Strange(1, 2)
-
-
-def row(key: str) -> dict[str, Any]:
-    """A row that fits its table."""
-    values: dict[str, Any] = {"string": "x", "int64": 1, "float64": 0.5, "bool": True}
-    values["timestamp"] = round(time.time(), 3)
-    return {name: values[column.type] for name, column in SCHEMAS["results"].items()} | {"key": key, "table": "results"}
 
 
 def begun(folder: Path) -> list[tuple[str, int]]:
@@ -221,6 +214,7 @@ def test_what_a_pool_knows_is_not_run_again(pool: EvaluationPool, tmp_path: Path
         pool.run([Task(str(tmp_path), "lonely", needs=("nobody",))])
     with pytest.raises(ValueError, match="task lonely: needs nobody"):
         pool.submit([Task(str(tmp_path), "lonely", needs=("nobody",))])
+    assert list(pool.outcomes()) == [], "nothing of them is waited for"
 
 
 def test_the_pool_costs_a_job_next_to_nothing(pool: EvaluationPool, tmp_path: Path) -> None:
