@@ -64,8 +64,8 @@ SAID_ONCE = ("dataset", "split", "protocol", "accounting", "labels", "augmented"
 """Columns that a table has only where rows differ in them; otherwise they are named below it."""
 SHOWN: dict[View, tuple[str, ...]] = {
     "entries": (
-        "dataset", "split", "protocol", "method", "architecture", "ipc", "accuracy", *SCORES, "students", "images",
-        "bytes", "accounting", "labels", "augmented", "seconds",
+        "dataset", "split", "protocol", "method", "architecture", "ipc", "accuracy", *SCORES, "students", "diverged",
+        "images", "bytes", "accounting", "labels", "teacher_bytes", "label_bytes", "augmented", "seconds",
     ),
     "students": (
         "dataset", "split", "protocol", "method", "architecture", "ipc", "student", "accuracy", "loss", "images",
@@ -74,6 +74,8 @@ SHOWN: dict[View, tuple[str, ...]] = {
     "diagnostics": ("method", "ipc", *MEASURES, "images", "accounting", "reference", "source"),
 }  # fmt: skip
 """View → the columns of its table, where none are chosen; those without any value are left out."""
+NOT_IF_ZERO = ("diverged", "teacher_bytes", "label_bytes")
+"""Columns that are left out where all are zero too."""
 ORDER: dict[View, str] = {
     "entries": "dataset,split,protocol,architecture,ipc,accounting,labels,-augmented,-accuracy,method",
     "students": "dataset,split,protocol,architecture,ipc,accounting,labels,-augmented,method,student",
@@ -205,7 +207,7 @@ def _text(rows: Sequence[query.Row], view: View, shown: list[Column] | None, *, 
             values = {row[name] for row in rows}
             if name in SAID_ONCE and len(values) == 1:
                 once.append(f"{name}: {cell(known[name], rows[0])}")
-            elif values != {None}:
+            elif values != {None} and not (name in NOT_IF_ZERO and values == {0}):
                 shown.append(known[name])
     spread = "std" in known and not any(column.name == "std" for column in shown)
 

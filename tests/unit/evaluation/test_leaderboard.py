@@ -21,7 +21,8 @@ from raycondense.testing.results import made_row
 NUMBERS = itertools.count(10_000)
 SHARED: dict[str, Any] = {
     "dataset": "digits", "split": "test", "protocol": "dm", "architecture": "convnet", "accounting": "bank",
-    "labels": "hard", "augmented": True, "test_sha256": "7e57", "train_sha256": "7ea1", "recipe_sha256": "dm-hard",
+    "labels": "hard", "augmented": True, "teacher_bytes": 0,
+    "label_bytes": 0, "test_sha256": "7e57", "train_sha256": "7ea1", "recipe_sha256": "dm-hard",
     "schedule_sha256": "dm", "set_sha256": None, "source_sha256": "7ea1", "artifact_sha256": None,
 }  # fmt: skip
 
@@ -230,7 +231,8 @@ def test_csv_and_json_have_every_column_raw(store: Store):
 def test_the_table_is_for_people(store: Store):
     lines = leaderboard(store).splitlines()
     assert lines[0].split() == [
-        "method", "architecture", "ipc", "accuracy", "%", "hlr", "ior", "lrs", "students", "images", "bytes", "seconds",
+        "method", "architecture", "ipc", "accuracy", "%", "hlr", "ior", "lrs", "students", "diverged",
+        "images", "bytes", "seconds",
     ]  # fmt: skip
     assert lines[2].split()[:7] == ["whole", "convnet", "0", "90.0", "–", "–", "–"]
     (ours,) = [line for line in lines if "50.0 ± 10.0" in line]
@@ -253,11 +255,12 @@ def test_markdown_has_a_rule_and_the_same_width_everywhere(store: Store):
 
 
 def test_columns_in_which_rows_differ_are_shown(store: Store):
-    row = students("random", [0.5], labels="soft", recipe_sha256="soft")[0]
+    row = students("random", [0.5], labels="soft", recipe_sha256="soft", label_bytes=7000)[0]
     store.record([{"table": "results", **row}])
     head = leaderboard(store).splitlines()[0].split()
-    assert "labels" in head
-    assert "accounting" not in head
+    assert {"labels", "label_bytes", "diverged"} <= set(head)
+    assert not {"accounting", "teacher_bytes"} & set(head)
+    assert "diverged" not in leaderboard(store, where=["ipc=10"])
 
 
 def test_columns_are_as_asked(store: Store):
