@@ -46,7 +46,7 @@ def digits() -> Config:
         ),
         evaluation=EvaluationConfig(
             width=32,
-            students=10,
+            students=5,
             epochs=300,
             max_steps=400,
             batch=64,

@@ -21,6 +21,9 @@ _DM: dict[str, Any] = {
 PROTOCOLS: dict[str, dict[str, Any]] = {
     # The protocol of DM (Zhao & Bilen, arXiv 2110.04181), which the field's tables share.
     "dm": _DM,
+    # The recipe of DC (Zhao, Mopuri & Bilen, arXiv 2006.05929), without augmentation: the field's rows of random real
+    # images and of herding were measured by it, so calibration needs it.
+    "dc": {**_DM, "epochs": 300, "augment": ()},
     # A teacher's probabilities for every augmented view, in the manner of RDED (arXiv 2312.03526): a table of its own.
     "soft": {**_DM, "optimizer": "adamw", "lr": 1e-3, "lr_schedule": "cosine", "cutmix": 1.0, "labels": "soft"},
     # For choosing among many generators: a look at the validation split after a few hundred steps.

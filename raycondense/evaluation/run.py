@@ -162,6 +162,7 @@ def _carry_out(
             copies.append(found[twin.key] | {"key": job.key, "ipc": job.ipc, "accounting": job.accounting})
     store.record(copy | {"table": "results"} for copy in copies)
     found |= {copy["key"]: copy for copy in copies}
+    store.tidy()
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     if failed and not any(job.key in found for job in plan.jobs):
         # Nothing was found at all: the first reason is what the user has to know.

@@ -15,6 +15,9 @@ from raycondense.errors import DataError, choices_message
 from raycondense.evaluation.parquet import ParquetTable
 from raycondense.evaluation.schemas import SCHEMAS
 
+MOST_FILES = 200
+"""Files of a table after which an evaluation merges them: reading thousands of small ones takes seconds."""
+
 
 class Store:
     """A folder of results.
@@ -60,3 +63,9 @@ class Store:
     def find(self, keys: Iterable[str], table: str = "results") -> dict[str, dict[str, Any]]:
         """The rows of ``table`` among ``keys``, by key."""
         return self.tables[table].find(keys)
+
+    def tidy(self, most: int = MOST_FILES) -> None:
+        """Merge the files of a table that has more than ``most`` of them."""
+        for table in self.tables.values():
+            if table.folder.is_dir() and sum(1 for _ in table.folder.iterdir()) > most:
+                table.compact()

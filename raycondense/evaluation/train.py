@@ -300,7 +300,7 @@ def fit(
             loss.backward(torch.ones_like(loss))
             optimizer.step()
             losses = loss.detach() + (losses if step % per_epoch else 0)
-        mean_loss = losses.double().cpu() / ((steps - 1) % per_epoch + 1)  # waits for the device, so the seconds are true
+        mean_loss = losses.double().cpu() / ((steps - 1) % per_epoch + 1)  # waits, so the seconds are true
         return mean_loss, time.perf_counter() - start
 
 

@@ -463,3 +463,14 @@ def test_the_store_sorts_rows_into_tables(tmp_path: Path):
     with pytest.raises(DataError, match=r"unknown table 'reslts' \(did you mean 'results'\?\)"):
         store.record([{"table": "reslts", **made_row(2)}])
     assert len(store.tables["results"].keys()) == 1
+
+
+def test_a_store_of_many_files_is_tidied(tmp_path):
+    store = Store(tmp_path)
+    for number in range(4):
+        store.record([made_row(number, "results") | {"table": "results"}])
+    store.tidy(most=4)
+    assert len(list((tmp_path / "results").glob("*.parquet"))) == 4
+    store.tidy(most=3)
+    assert len(list((tmp_path / "results").glob("*.parquet"))) == 1
+    assert len(Store(tmp_path).tables["results"].keys()) == 4
