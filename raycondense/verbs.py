@@ -138,10 +138,10 @@ def _describe_config(config: Config) -> list[str]:
 class Evaluate:
     """Train students on an artefact's banks and on the baselines, score them on the test split, print the table."""
 
-    artifact: tyro.conf.Positional[str]
-    """The artefact's folder, or hf-hub:user/name."""
+    artifacts: tyro.conf.Positional[tuple[str, ...]]
+    """Folders of artefacts of one dataset, or hf-hub:user/name; what they share is done once."""
     data: Path
-    """Beton of the test split."""
+    """Beton of the split to score on."""
     train_data: Path | None = None
     """Beton of the training split, for the baselines; by default the one that the artefact was made from."""
     ipc: tuple[int, ...] = ()
@@ -163,21 +163,25 @@ class Evaluate:
 
 
 def evaluate(words: list[str]) -> int:
-    """``raycondense evaluate ARTEFACT --data test.beton``"""
+    """``raycondense evaluate ARTEFACT … --data test.beton``"""
     from raycondense import api
     from raycondense.storage import write_text
 
-    default = Evaluate(artifact=tyro.MISSING, data=tyro.MISSING, config=_start_protocol(words))
+    default = Evaluate(artifacts=tyro.MISSING, data=tyro.MISSING, config=_start_protocol(words))
     flags = parse(Evaluate, "evaluate", words, default=default)
-    result = api.evaluate(
-        flags.artifact, flags.data, train_data=flags.train_data, ipc=flags.ipc or None,
+    if not flags.artifacts:
+        raise ConfigError("ARTIFACTS: missing; valid: one or more folders of artefacts, or hf-hub:user/name")
+    results = api.evaluate_many(
+        flags.artifacts, flags.data, train_data=flags.train_data, ipc=flags.ipc or None,
         workers=flags.workers or _usable_workers(flags.device), gpus_per_worker=flags.gpus_per_worker,
         device=flags.device, config=flags.config, store=flags.store,
     )  # fmt: skip
-    print(result.table())
+    for result in results:
+        print(*([f"{result.artifact}\n"] if len(results) > 1 else []), result.table(), sep="\n")
     if flags.json:
-        write_text(flags.json, result.to_json())
-    return 1 if result.failures else 0
+        found = [result.to_dict() for result in results]
+        write_text(flags.json, json.dumps(found if len(found) > 1 else found[0], indent=2, ensure_ascii=False))
+    return 1 if any(result.failures for result in results) else 0
 
 
 def _start_protocol(words: list[str]) -> EvaluationConfig:

@@ -56,19 +56,42 @@ def evaluate(
         ConfigError, DataError, ArtifactError, RunError: see `raycondense.evaluation.run.evaluate`.
         KeyboardInterrupt: Ctrl-C; what was done is in the store and the same call goes on.
     """
+    return evaluate_many(
+        [artifact], data, config=config, ipc=ipc, train_data=train_data, device=device, workers=workers,
+        gpus_per_worker=gpus_per_worker, store=store, progress=progress, save=save,
+    )[0]  # fmt: skip
+
+
+def evaluate_many(
+    artifacts: Sequence[str | Path | Artifact],
+    data: str | Path,
+    *,
+    config: EvaluationConfig | None = None,
+    ipc: Sequence[int] | None = None,
+    train_data: str | Path | None = None,
+    device: str | None = None,
+    workers: int = 1,
+    gpus_per_worker: float | None = None,
+    store: str | Path | None = None,
+    progress: bool = True,
+    save: bool = True,
+) -> list[Evaluation]:
+    """`evaluate` of several artefacts of one dataset by one pool: what they share, such as baselines, is done once.
+
+    Arguments, results and errors are those of `evaluate`.
+    """
     import torch
 
     from raycondense.artifact.load import Artifact, load
     from raycondense.display import Display
+    from raycondense.evaluation import run
     from raycondense.evaluation.queue import Outcome, run_here
-    from raycondense.evaluation.run import Runner
-    from raycondense.evaluation.run import evaluate as run
     from raycondense.evaluation.scores import save_scores
     from raycondense.evaluation.store import Store
 
-    loaded = artifact if isinstance(artifact, Artifact) else load(artifact)
+    loaded = [artifact if isinstance(artifact, Artifact) else load(artifact) for artifact in artifacts]
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    runner: Runner = run_here
+    runner: run.Runner = run_here
     if workers > 1:
         from raycondense.cluster.evaluation import run_on_actors
 
@@ -84,13 +107,14 @@ def evaluate(
             found = f" {100 * accuracies[-1]:.1f} %" if accuracies else " failed" if outcome.error else ""
             display.count("evaluate", done, total, f"{outcome.label}{found}")
 
-        result = run(
+        results = run.evaluate_many(
             loaded, data, config=config, ipc=ipc, train_data=train_data, device=device,
             store=None if store is None else Store(Path(store).absolute()), runner=runner, progress=draw,
         )  # fmt: skip
-    if save and loaded.path is not None:
-        save_scores(loaded.path, result)
-    return result
+    for artifact, result in zip(loaded, results, strict=True):
+        if save and artifact.path is not None:
+            save_scores(artifact.path, result)
+    return results
 
 
 def write_report(

@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from raycondense.configfile import config_from_dict
 from raycondense.data.sidecar import Sidecar
 from raycondense.errors import ArtifactError, ConfigError, DataError, RaycondenseError, RunError, choices_message
 from raycondense.evaluation.baselines import check_enough_images, find_train_data
-from raycondense.evaluation.diagnosis import Diagnosis
-from raycondense.evaluation.jobs import grouped
+from raycondense.evaluation.diagnosis import Diagnosed, Diagnosis
+from raycondense.evaluation.jobs import JobGroup, grouped
 from raycondense.evaluation.methods import FROM_CODES, METHOD_NAMES, OURS
 from raycondense.evaluation.plan import Plan, Planner
 from raycondense.evaluation.queue import OnOutcome, Outcome, needs_first, run_here
@@ -78,6 +79,85 @@ def evaluate(
         RunError: nothing could be found for a reason outside the settings. Where only some works fail, twice, the
             others are returned and these are listed in `Evaluation.failures`.
     """
+    return evaluate_many(
+        [artifact], data, config=config, ipc=ipc, train_data=train_data, device=device, store=store, runner=runner,
+        progress=progress,
+    )[0]  # fmt: skip
+
+
+def evaluate_many(
+    artifacts: Sequence[PathLike | Artifact],
+    data: PathLike,
+    *,
+    config: EvaluationConfig | None = None,
+    ipc: Sequence[int] | None = None,
+    train_data: PathLike | None = None,
+    device: str | torch.device | None = None,
+    store: Store | None = None,
+    runner: Runner = run_here,
+    progress: OnProgress | None = None,
+) -> list[Evaluation]:
+    """`evaluate` of several artefacts of one dataset at once: what they share, such as baselines, is done once.
+
+    Arguments and errors are those of `evaluate`.
+    """
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    asked = [_ask(artifact, Path(data), config, ipc, train_data, str(device)) for artifact in artifacts]
+    with _opened(store) as opened:
+        found, failed = _carry_out([one.plan for one in asked], opened, runner, progress)
+    return [one.answer(found, failed) for one in asked]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What was asked of one artefact."""
+
+    artifact: Artifact
+    config: EvaluationConfig
+    test: Sidecar
+    train: Sidecar | None
+    plan: Plan
+
+    def answer(self, found: Mapping[str, Mapping[str, Any]], failed: Mapping[str, Outcome]) -> Evaluation:
+        """The evaluation, from the rows that were found and the outcomes that were not, by key of what they lack."""
+        plan, train = self.plan, self.train
+        results = [found[job.key] for job in plan.jobs if job.key in found]
+        wanted = [*plan.before, *(job.key for job in plan.jobs), *(one.key for one in plan.diagnosed)]
+        failures = {id(failed[key]): failed[key] for key in wanted if key in failed}.values()
+        if failures and not results:
+            # Nothing was found at all: the first reason is what the user has to know.
+            first = next(iter(failures))
+            raise (
+                first.exception
+                if isinstance(first.exception, RaycondenseError)
+                else RunError(f"{first.label}: {first.error}")
+            )
+        methods = list(METHOD_NAMES)
+        diagnosed = sorted(plan.diagnosed, key=lambda one: (one.ipc, methods.index(one.images.method)))
+        return Evaluation(
+            rows=summarise(results, self.config.architectures),
+            config=self.config,
+            artifact=str(self.artifact.path),
+            test=_identity(self.test) | {"resolution": self.artifact.resolution, "reads": len(results)},
+            train=None
+            if train is None
+            else _identity(train) | {"condensed_from": _is_condensed_from(self.artifact, train)},
+            results=tuple(results),
+            diagnostics=tuple(found[one.key] for one in diagnosed if one.key in found),
+            failures=tuple({"label": outcome.label, "error": str(outcome.error)} for outcome in failures),
+            missing=tuple(plan.missing),
+        )
+
+
+def _ask(
+    artifact: PathLike | Artifact,
+    data: Path,
+    config: EvaluationConfig | None,
+    ipc: Sequence[int] | None,
+    train_data: PathLike | None,
+    device: str,
+) -> _Asked:
+    """Check everything that a user may have got wrong, and plan."""
     artifact = artifact if isinstance(artifact, Artifact) else load(artifact)
     if artifact.path is None:
         raise ArtifactError("evaluate: this artefact has no folder, which students are trained from; save it first")
@@ -89,29 +169,12 @@ def evaluate(
             f"{data}: split: found test, valid for protocol {config.name}, which is for choosing: a validation split "
             "(prepare cuts one off the training images with --val-fraction)"
         )
-    train_path = _train_path(artifact, Path(data), config, train_data)
+    train_path = _train_path(artifact, data, config, train_data)
     train = None if train_path is None else _check_train_data(train_path, artifact, config, banks)
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    planner = Planner(artifact, config, Path(data), test, train_path, train, str(device))
-    plan = planner.plan(banks)
-    with _opened(store) as opened:
-        found, failures = _carry_out(plan, opened, runner, progress)
-    results = [found[job.key] for job in plan.jobs if job.key in found]
-    return Evaluation(
-        rows=summarise(results, config.architectures),
-        config=config,
-        artifact=str(artifact.path),
-        test=_identity(test) | {"resolution": artifact.resolution, "reads": len(results)},
-        train=None if train is None else _identity(train) | {"condensed_from": _is_condensed_from(artifact, train)},
-        results=tuple(results),
-        diagnostics=tuple(
-            found[one.key]
-            for one in sorted(plan.diagnosed, key=lambda one: (one.ipc, list(METHOD_NAMES).index(one.images.method)))
-            if one.key in found
-        ),
-        failures=tuple(failures),
-        missing=tuple(plan.missing),
-    )
+    # Absolute, because actors may have other working directories.
+    where = None if train_path is None else train_path.absolute()
+    planner = Planner(artifact, config, data.absolute(), test, where, train, device)
+    return _Asked(artifact, config, test, train, planner.plan(banks))
 
 
 @contextmanager
@@ -125,25 +188,32 @@ def _opened(store: Store | None) -> Iterator[Store]:
 
 
 def _carry_out(
-    plan: Plan, store: Store, runner: Runner, progress: OnProgress | None
-) -> tuple[dict[str, dict[str, Any]], list[dict[str, str]]]:
+    plans: Sequence[Plan], store: Store, runner: Runner, progress: OnProgress | None
+) -> tuple[dict[str, dict[str, Any]], dict[str, Outcome]]:
     """Do what is not done yet.
 
     Returns:
-        All rows by key, and what failed.
+        All rows by key, and by key of a missing row or asset the outcome that is to blame.
     """
-    found = store.find(job.key for job in plan.jobs) | store.find((one.key for one in plan.diagnosed), "diagnostics")
-    to_do = [job for job in plan.jobs if job.key not in found]
+    jobs = {job.key: job for plan in plans for job in plan.jobs}
+    diagnosed = {one.key: one for plan in plans for one in plan.diagnosed}
+    found = store.find(jobs) | store.find(diagnosed, "diagnostics")
+    to_do = [job for key, job in jobs.items() if key not in found]
     # A bank that is evaluated under two accountings gives the same students twice: they are trained once.
-    first = {job.training_key: job for job in reversed([*to_do, *(job for job in plan.jobs if job.key in found)])}
+    done_before = [job for key, job in jobs.items() if key in found]
+    first = {job.training_key: job for job in reversed([*to_do, *done_before])}
     students = [job for job in to_do if first[job.training_key] is job]
     together = bool(students) and prefers_together(students[0].device, students[0].architecture)
     works: list[Work] = [*(grouped(students) if together else students)]
-    measure = tuple(one for one in plan.diagnosed if one.key not in found)
-    works += [Diagnosis(sets=measure)] if measure else []
-    works = needs_first([*_needed(works, plan.before), *works])
-    if found:
-        logger.info("evaluation: %d of %d students were done before", len(plan.jobs) - len(to_do), len(plan.jobs))
+    measure: dict[str, list[Diagnosed]] = {}
+    for one in diagnosed.values():
+        if one.key not in found:
+            measure.setdefault(one.reference.key, []).append(one)
+    works += [Diagnosis(sets=tuple(sets)) for sets in measure.values()]
+    before = {key: work for plan in plans for key, work in plan.before.items()}
+    works = needs_first([*_needed(works, before), *works])
+    if done_before:
+        logger.info("evaluation: %d of %d students were done before", len(done_before), len(jobs))
     done = 0
 
     def on_outcome(outcome: Outcome) -> None:
@@ -154,7 +224,7 @@ def _carry_out(
 
     outcomes = runner(works, store, on_outcome) if works else []
     # Read back, so that what was done now and what was done before look alike.
-    found |= store.find(job.key for job in to_do) | store.find((one.key for one in measure), "diagnostics")
+    found |= store.find(job.key for job in to_do) | store.find(diagnosed, "diagnostics")
     copies = []
     for job in to_do:
         twin = first[job.training_key]
@@ -163,12 +233,17 @@ def _carry_out(
     store.record(copy | {"table": "results"} for copy in copies)
     found |= {copy["key"]: copy for copy in copies}
     store.tidy()
-    failed = [outcome for outcome in outcomes if outcome.error is not None]
-    if failed and not any(job.key in found for job in plan.jobs):
-        # Nothing was found at all: the first reason is what the user has to know.
-        reason = failed[0].exception
-        raise reason if isinstance(reason, RaycondenseError) else RunError(f"{failed[0].label}: {failed[0].error}")
-    return found, [{"label": outcome.label, "error": str(outcome.error)} for outcome in failed]
+    by_key = {work.key: work for work in works}
+    failed = {key: outcome for outcome in outcomes if outcome.error for key in _leaves(by_key[outcome.key])}
+    failed |= {job.key: failed[first[job.training_key].key] for job in to_do if first[job.training_key].key in failed}
+    return found, failed
+
+
+def _leaves(work: Work) -> list[str]:
+    """Keys of the rows or the asset that a work leaves."""
+    if isinstance(work, JobGroup):
+        return [job.key for job in work.jobs]
+    return [one.key for one in work.sets] if isinstance(work, Diagnosis) else [work.key]
 
 
 def _needed(works: Iterable[Work], before: Mapping[str, Work]) -> list[Work]:

@@ -23,7 +23,7 @@ from raycondense.errors import ArtifactError, ConfigError, DataError, RunError
 from raycondense.evaluation.jobs import Job, JobGroup, grouped
 from raycondense.evaluation.plan import Plan, Planner
 from raycondense.evaluation.queue import Outcome, run_here
-from raycondense.evaluation.run import evaluate
+from raycondense.evaluation.run import evaluate, evaluate_many
 from raycondense.evaluation.scores import save_scores, saved_scores
 from raycondense.evaluation.store import Store
 from raycondense.evaluation.work import Work
@@ -141,6 +141,22 @@ def test_what_is_done_is_not_done_again(tiny_run, tmp_path) -> None:
     new = Counting()
     evaluate(moved, tiny_run.test, config=config, ipc=[1], store=store, runner=new, train_data=tiny_run.train)
     assert new.labels == ["raycondense, IPC 1, convnet, student 0"]
+
+
+def test_several_artefacts_share_what_they_can(tiny_run, tmp_path) -> None:
+    other = tmp_path / "artifact"
+    shutil.copytree(tiny_run.folder / "initial", other)
+    count = Counting()
+    config = dataclasses.replace(FAST, students=1)
+    first, second = evaluate_many(
+        [tiny_run.artifact, other], tiny_run.test, config=config, ipc=[1], train_data=tiny_run.train, runner=count
+    )
+    assert len([label for label in count.labels if label.startswith("raycondense")]) == 2
+    assert len([label for label in count.labels if label.startswith("whole")]) == 1
+    assert first.row("whole", ipc=0) == second.row("whole", ipc=0)
+    assert first.artifact != second.artifact
+    alone = evaluate(other, tiny_run.test, config=config, ipc=[1], train_data=tiny_run.train)
+    assert [row.accuracy for row in alone.rows] == [row.accuracy for row in second.rows]
 
 
 def test_bytes_and_stream(tiny_run, tmp_path) -> None:
