@@ -85,13 +85,14 @@ def evaluate_many(
     from raycondense.artifact.load import Artifact, load
     from raycondense.display import Display
     from raycondense.evaluation import run
+    from raycondense.evaluation.carry_out import Runner
     from raycondense.evaluation.queue import Outcome, run_here
     from raycondense.evaluation.scores import save_scores
     from raycondense.evaluation.store import Store
 
     loaded = [artifact if isinstance(artifact, Artifact) else load(artifact) for artifact in artifacts]
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    runner: run.Runner = run_here
+    runner: Runner = run_here
     if workers > 1:
         from raycondense.cluster.evaluation import run_on_actors
 
