@@ -327,7 +327,7 @@ class EvaluationConfig:
     pixel_dm_steps: int = 1000
     """Steps of the pixel distribution-matching baseline (the literature takes 20,000)."""
     pixel_dm_lr: float = 1.0
-    """Its learning rate for the pixels of one image per class; it grows with the images per class."""
+    """Its learning rate for the pixels at 1 to 50 images per class; beyond that it grows with their number."""
     pixel_dm_real: int = 256
     """Real images a class in one of its steps; at most the class's own."""
 
