@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from raycondense.evaluation.columns import percent
-from raycondense.evaluation.methods import METHOD_NAMES, OURS
+from raycondense.evaluation.methods import FROM_GENERATOR, METHOD_NAMES, OURS
 from raycondense.evaluation.result import Row
 from raycondense.report.figures import Figure, Theme, render, short
 
@@ -72,7 +72,7 @@ def bytes_figure(rows: Sequence[Row]) -> Figure:
         for row in _whole(rows):
             axes.plot([row.bytes], [100 * row.accuracy], "*", color=theme.ink, markersize=8, linestyle="")
         axes.set_xscale("log")
-        few = max(sizes) < 100 * min(sizes)
+        few = max(sizes) < 30 * min(sizes)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,), numticks=12))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _bytes(value)))
@@ -88,8 +88,8 @@ def bars_figure(rows: Sequence[Row]) -> Figure:
     Args:
         rows: of one architecture, labels and augmentation, one or more.
     """
-    bars = [row for row in rows if row.ipc] or list(rows)
-    whole = [row for row in rows if row not in bars]
+    bars = [row for one in _series(rows) for row in one.rows] or list(rows)
+    whole = [row for row in rows if not row.ipc and row not in bars]
 
     def draw(axes: Axes, theme: Theme) -> None:
         places = range(len(bars))
@@ -125,7 +125,8 @@ def _series(rows: Sequence[Row]) -> list[_Series]:
     methods = list(METHOD_NAMES)
     found: dict[str, list[Row]] = {}
     for row in rows:
-        if row.ipc:
+        # Pixels by bytes are the same images as by number.
+        if row.ipc and (row.accounting == "bank" or row.method in FROM_GENERATOR):
             found.setdefault(name_of(row), []).append(row)
     return [
         _Series(

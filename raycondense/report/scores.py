@@ -9,7 +9,7 @@ from typing import Any
 
 from raycondense.artifact.sizes import format_bytes
 from raycondense.evaluation.columns import COLUMNS, DIAGNOSTICS, Column, percent, score
-from raycondense.evaluation.methods import METHOD_NAMES, OURS
+from raycondense.evaluation.methods import FROM_GENERATOR, METHOD_NAMES, OURS
 from raycondense.evaluation.result import Evaluation, Row
 from raycondense.report.curves import bars_figure, bytes_figure, ipc_figure
 from raycondense.report.markup import (
@@ -29,6 +29,16 @@ from raycondense.report.markup import (
 
 ATTENTION = "attention: "
 """How notes begin that say what went wrong."""
+
+MOST_WARNINGS = 5
+"""What is shown at once."""
+
+BANDS = {
+    "bank": "bank: so many fixed images per class",
+    "bytes": "bytes: no more bytes than so many images per class",
+    "stream": "stream: fresh samples of so many codes per class",
+}
+"""Accounting → the heading of its lines."""
 
 # What a reader with soft labels has to know, beside the columns that every table of an evaluation has.
 _SOFT_COLUMNS = (
@@ -71,8 +81,7 @@ def accuracy_section(evaluation: Evaluation | None) -> str:
     if evaluation is None:
         return section("Accuracy", "<p>Not evaluated yet: <code>raycondense evaluate</code> fills this in.</p>")
     warnings = [text.removeprefix(ATTENTION) for text in evaluation.notes if text.startswith(ATTENTION)]
-    told = "".join(f"<li>{escape(text)}</li>" for text in warnings)
-    parts = [f'<div class="warning"><p>Attention</p><ul>{told}</ul></div>'] if warnings else []
+    parts = [_warning(warnings)] if warnings else []
     groups = _groups(evaluation.rows)
     for rows in groups:
         heading = f"<h3>{escape(_group_name(rows[0]))}</h3>" if len(groups) > 1 else ""
@@ -81,9 +90,20 @@ def accuracy_section(evaluation: Evaluation | None) -> str:
         column for column in (*COLUMNS, *_SOFT_COLUMNS) if column.when is None or any(map(column.when, evaluation.rows))
     ]
     parts.append(details("all columns", _whole_table(evaluation.rows, shown)))
-    notes = "".join(f"<li>{escape(text)}</li>" for text in evaluation.notes if not text.startswith(ATTENTION))
-    parts.append(f'<ul class="notes">{notes}</ul>')
+    notes = [text for text in evaluation.notes if not text.startswith(ATTENTION)]
+    parts.append(f'<ul class="notes">{_items(notes)}</ul>')
     return section("Accuracy", "\n".join(parts))
+
+
+def _warning(texts: Sequence[str]) -> str:
+    """What went wrong; where it is much, most of it folded, because one failure draws many after it."""
+    shown, rest = texts[:MOST_WARNINGS], texts[MOST_WARNINGS:]
+    more = details(f"and {len(rest)} more", f"<ul>{_items(rest)}</ul>") if rest else ""
+    return f'<div class="warning"><p>Attention</p><ul>{_items(shown)}</ul>{more}</div>'
+
+
+def _items(texts: Sequence[str]) -> str:
+    return "".join(f"<li>{escape(text)}</li>" for text in texts)
 
 
 def _groups(rows: Sequence[Row]) -> list[list[Row]]:
@@ -103,20 +123,26 @@ def _group_name(row: Row) -> str:
 
 
 def _pivot(rows: Sequence[Row]) -> str:
-    """Methods down, images per class across: the literature's table, narrow enough for a phone."""
+    """Methods down, images per class across: the literature's table, narrow enough for a phone.
+
+    Accountings stand one below the other: images of one are to be compared with each other.
+    """
     ipcs = sorted({row.ipc for row in rows if row.ipc})
-    by_method: dict[tuple[str, str], dict[int, Row]] = {}
-    for row in rows:
-        by_method.setdefault((row.method, row.accounting), {})[row.ipc] = row
-    order = list(METHOD_NAMES)
+    found: dict[str, dict[str, dict[int, Row]]] = {}
+    for row in sorted(rows, key=lambda row: (list(BANDS).index(row.accounting), list(METHOD_NAMES).index(row.method))):
+        found.setdefault(row.accounting, {}).setdefault(row.method, {})[row.ipc] = row
+    # Pixels by bytes are the same images as by number: alone they say nothing new.
+    if not set(found.get("bytes", ())) & set(FROM_GENERATOR):
+        found.pop("bytes", None)
     lines = []
-    for (method, accounting), found in sorted(by_method.items(), key=lambda item: order.index(item[0][0])):
-        head = row_head(METHOD_NAMES[method], "" if accounting == "bank" else accounting)
-        if 0 in found:
-            cells = [accuracy_cell(_percent(found[0]), span=len(ipcs) if len(ipcs) > 1 else 0)]
-        else:
-            cells = [accuracy_cell(_percent(found[ipc])) if ipc in found else cell(MISSING) for ipc in ipcs]
-        lines.append(line([head, *cells], ours=method == OURS))
+    for accounting, methods in found.items():
+        lines += [band(BANDS[accounting], 1 + max(1, len(ipcs)))] if len(found) > 1 else []
+        for method, members in methods.items():
+            if 0 in members:
+                cells = [accuracy_cell(_percent(members[0]), span=len(ipcs) if len(ipcs) > 1 else 0)]
+            else:
+                cells = [accuracy_cell(_percent(members[ipc])) if ipc in members else cell(MISSING) for ipc in ipcs]
+            lines.append(line([row_head(METHOD_NAMES[method]), *cells], ours=method == OURS))
     titles = [f"IPC {ipc}" for ipc in ipcs] or ["accuracy %"]
     return table(
         f"Accuracies in %, {_group_name(rows[0])}", [("accuracy %", False), *((t, True) for t in titles)], lines
@@ -185,6 +211,8 @@ def diagnostics_section(found: Sequence[Mapping[str, Any]]) -> str:
             lines.append(line([head, *(cell(score(row.get(name))) for name in measures)], ours=row["method"] == OURS))
     head_line = [("images of", False), *((DIAGNOSTICS[name], True) for name in measures)]
     references = " and ".join(dict.fromkeys(str(row["reference"]) for row in found))
-    intro = note(f"Diversity and realism, measured in the features of the {references}.")
+    intro = note(
+        f"Diversity and realism, measured in the features of a network trained on the real images ({references})."
+    )
     told = explained({DIAGNOSTICS[name]: MEASURES[name] for name in measures if name in MEASURES})
     return section("Diversity and realism", f"{intro}{table('Diversity and realism', head_line, lines)}{told}")

@@ -52,6 +52,7 @@ td:first-child, th:first-child { padding-left: 0.5rem; }
 .warning { background: var(--warn); border-left: 4px solid var(--warn-line); border-radius: 6px;
   padding: 0.6rem 0.9rem; margin: 0 0 1rem; font-size: 0.92rem; overflow-wrap: anywhere; }
 .warning p { margin: 0; font-weight: 600; }
+.warning details { margin-top: 0.3rem; }
 .warning ul { margin: 0.25rem 0 0; padding-left: 1.1rem; }
 section > .figures, details { margin-top: 1rem; }
 .notes { color: var(--muted); font-size: 0.88rem; padding-left: 1.1rem; margin: 0.75rem 0 0; }

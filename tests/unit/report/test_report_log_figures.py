@@ -116,6 +116,14 @@ def test_accuracy_against_images_per_class_has_a_line_a_method() -> None:
     assert figure.light != figure.dark
 
 
+def test_pixels_by_bytes_are_not_drawn_twice() -> None:
+    again = (*ROWS, row("random", 1, 0.3, accounting="bytes"), row("raycondense", 1, 0.6, accounting="bytes"))
+    found = set(texts(ipc_figure(again).light))
+    assert "raycondense (bytes)" in found
+    assert "random real (bytes)" not in found
+    assert "random real (bytes)" not in texts(bars_figure(again).light)
+
+
 def test_accuracy_against_bytes_has_marks_in_bytes() -> None:
     rows = [row("raycondense", 1, 0.4, bytes=2_000), row("random", 1, 0.3, bytes=1_500_000), row("whole", 0, 0.9)]
     found = set(texts(bytes_figure(rows).light))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from raycondense.config import ACCOUNTINGS
 from raycondense.evaluation.columns import DIAGNOSTICS
+from raycondense.report.curves import DASHES
 from raycondense.report.html import write_report
-from raycondense.report.scores import MEASURES
+from raycondense.report.scores import BANDS, MEASURES
 
 from .page import Page, row
 
@@ -20,11 +22,35 @@ def test_methods_stand_below_each_other_and_images_per_class_side_by_side(run, e
     page = Page(write_report(run, evaluation=dataclasses.replace(evaluation, rows=rows)))
     assert page.tables["Accuracies in %, convnet students"] == [
         ["accuracy %", "IPC 1", "IPC 10", "IPC 50"],
+        [BANDS["bank"]],
         ["raycondense", "40.0 ± 1.2", "60.0 ± 1.2", "–"],
-        ["raycondense stream", "–", "70.0 ± 1.2", "–"],
         ["random real", "30.0", "–", "50.0 ± 1.2"],
         ["whole set", "80.0 ± 1.2"],
+        [BANDS["stream"]],
+        ["raycondense", "–", "70.0 ± 1.2", "–"],
     ]
+    one = dataclasses.replace(evaluation, rows=(row("whole", 0, 0.8), row("random", 1, 0.5)))
+    assert Page(write_report(run, evaluation=one)).tables["Accuracies in %, convnet students"] == [
+        ["accuracy %", "IPC 1"],
+        ["random real", "50.0 ± 1.2"],
+        ["whole set", "80.0 ± 1.2"],
+    ]
+
+
+def test_pixels_by_bytes_stand_only_beside_generators(run, evaluation) -> None:
+    rows = (row("raycondense", 2, 0.4), row("random", 2, 0.3), row("random", 2, 0.3, accounting="bytes"))
+    label = "Accuracies in %, convnet students"
+    page = Page(write_report(run, evaluation=dataclasses.replace(evaluation, rows=rows)))
+    assert [line[0] for line in page.tables[label]] == ["accuracy %", "raycondense", "random real"]
+    rows = (*rows, row("raycondense", 2, 0.5, accounting="bytes"))
+    page = Page(write_report(run, evaluation=dataclasses.replace(evaluation, rows=rows)))
+    assert [line[0] for line in page.tables[label]][3:] == [
+        "random real", BANDS["bytes"], "raycondense", "random real"
+    ]  # fmt: skip
+
+
+def test_every_accounting_has_a_heading() -> None:
+    assert set(BANDS) == set(ACCOUNTINGS) == set(DASHES)
 
 
 def test_what_may_not_be_compared_has_tables_of_its_own(run, evaluation) -> None:
@@ -87,7 +113,7 @@ def diagnostics(method: str, ipc: int, **values: float | None) -> dict[str, Any]
         "method": method,
         "ipc": ipc,
         "accounting": "bank",
-        "reference": "reference network (vit)",
+        "reference": "vit, 400 steps",
         **measured,
         **values,
     }
@@ -104,7 +130,7 @@ def test_diagnostics_stand_with_a_line_on_each_column(run, evaluation) -> None:
     assert [line[:2] for line in lines[1:]] == [
         ["IPC 1"], ["raycondense", "–"], ["random real", "–"], ["IPC 10"], ["raycondense", "0.988"]
     ]  # fmt: skip
-    assert "features of the reference network (vit)" in page.text
+    assert "trained on the real images (vit, 400 steps)" in page.text
     assert all(MEASURES[name] in page.text for name in DIAGNOSTICS)
     # A column of nothing but dashes tells nothing.
     page = Page(write_report(run, evaluation=dataclasses.replace(evaluation, diagnostics=found[:2])))
@@ -119,3 +145,7 @@ def test_what_failed_stands_first_and_as_text(run, evaluation) -> None:
     assert page.text.index("pixel DM <images>: out of memory") < page.text.index("convnet students")
     assert "no first codes" in page.text
     assert "Attention" not in Page(write_report(run, evaluation=evaluation)).text
+    many = tuple({"label": f"work {i}", "error": "lost"} for i in range(30))
+    page = Page(write_report(run, evaluation=dataclasses.replace(evaluation, failures=many)))
+    assert page.text.index("work 4: lost") < page.text.index("and 25 more") < page.text.index("work 5: lost")
+    assert "work 29: lost" in page.text
