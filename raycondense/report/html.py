@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -24,10 +22,10 @@ from raycondense.report.features import feature_space, random_features
 from raycondense.report.figures import loss_figure
 from raycondense.report.images import class_sheets
 from raycondense.report.log import RunLog, read_log
-from raycondense.report.markup import details, facts, note, picture, section
+from raycondense.report.markup import facts, note, picture, section
+from raycondense.report.page import duration, page, settings, tile_row
 from raycondense.report.pictures import images_section, neighbours_section, plane_section
 from raycondense.report.scores import accuracy_section, diagnostics_section, scores_section
-from raycondense.report.style import CSS
 from raycondense.storage import write_text
 
 FILE = "report.html"
@@ -37,8 +35,6 @@ STAGES = {
     "reconstruct": "reconstruction",
     "condense": "condensation",
 }
-# The page may not fetch or run anything, whatever a class name or a path holds.
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 UNTRAINED = "an untrained ConvNet of fixed random weights"
 
 
@@ -90,36 +86,10 @@ def write_report(
     if artifact is not None:
         sections.append(_recipe(artifact, evaluation))
     title = folder.absolute().name
-    page = _page(title, _subtitle(artifact, log), _tiles(artifact, evaluation), sections)
+    body = page(title, _subtitle(artifact, log), _tiles(artifact, evaluation), sections)
     path = Path(out) if out is not None else folder / FILE
-    write_text(path, page)
+    write_text(path, body)
     return path
-
-
-def _page(title: str, subtitle: str, tiles: str, sections: Iterable[str]) -> str:
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<title>{escape(title)} – raycondense</title>
-<style>{CSS}</style>
-</head>
-<body>
-<main>
-<header>
-<h1>{escape(title)}</h1>
-<p>{escape(subtitle)}</p>
-{tiles}
-</header>
-{"".join(sections)}
-<footer>Written by raycondense. Nothing on this page is fetched from anywhere.</footer>
-</main>
-</body>
-</html>
-"""
 
 
 def _reference(evaluation: Evaluation | None) -> str:
@@ -162,11 +132,7 @@ def _tiles(artifact: Artifact | None, evaluation: Evaluation | None) -> str:
         best = max(ours, key=lambda row: (row.architecture == ours[0].architecture, row.augmented, row.ipc))
         told = f"{best.architecture}, IPC {best.ipc}, {best.accounting}"
         tiles.insert(0, ("accuracy %", percent(best.accuracy, best.std), told))
-    cells = (
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(told)}</small></dd></div>"
-        for name, value, told in tiles
-    )
-    return f'<dl class="tiles">{"".join(cells)}</dl>'
+    return tile_row(tiles)
 
 
 def _losses(log: RunLog) -> str:
@@ -194,10 +160,10 @@ def _recipe(artifact: Artifact, evaluation: Evaluation | None) -> str:
         "revision": recipe.get("git_revision"),
         "versions": versions or None,
     }
-    parts = ["<h3>Condensation</h3>", facts(known), _settings("all settings", recipe.get("config", {}))]
+    parts = ["<h3>Condensation</h3>", facts(known), settings("all settings", recipe.get("config", {}))]
     if evaluation is not None:
         parts += ["<h3>Evaluation</h3>", facts(_circumstances(evaluation))]
-        parts.append(_settings("all settings of the protocol", evaluation.to_dict()["config"]))
+        parts.append(settings("all settings of the protocol", evaluation.to_dict()["config"]))
     return section("Recipe", "".join(parts))
 
 
@@ -214,19 +180,8 @@ def _circumstances(evaluation: Evaluation) -> dict[str, Any]:
         "protocol": protocol_label(evaluation.config),
         "scored on": f"{test['images']:,} images of {test['source']} ({test['split']})",
         "test SHA-256": test["sha256"],
-        "students": f"{len(evaluation.results):,}, {_duration(seconds)} in all" if evaluation.results else None,
+        "students": f"{len(evaluation.results):,}, {duration(seconds)} in all" if evaluation.results else None,
         "device": told("device"),
         "torch": told("torch"),
         "raycondense": told("raycondense"),
     }
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("hours", 3600.0), ("minutes", 60.0)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.1f} seconds"
-
-
-def _settings(summary: str, values: Any) -> str:
-    return details(summary, f"<pre>{escape(json.dumps(values, indent=2, ensure_ascii=False))}</pre>")
