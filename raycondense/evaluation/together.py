@@ -17,6 +17,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from raycondense.config import EvaluationConfig
 from raycondense.data.normalize import Normalize
 from raycondense.evaluation.train import (
+    ImageSet,
     TrainedStudent,
     TrainingSet,
     Views,
@@ -34,7 +35,7 @@ FASTER_ON_CUDA = frozenset({"convnet", "vit"})
 def prefers_together(device: torch.device | str, architecture: str) -> bool:
     """Whether students of an architecture are expected to train faster as one network on a device.
 
-    On a CPU none is: the kernels there are as long as the arithmetic (see benchmarks/students.py).
+    On a CPU none is: there the arithmetic takes the time, and benchmarks/students.py found ratios of 0.4 to 0.96.
     """
     return torch.device(device).type == "cuda" and architecture in FASTER_ON_CUDA
 
@@ -73,7 +74,7 @@ def train_together(
     device = torch.device(device)
     views = [
         Views(data, config, num_classes=num_classes, normalize=normalize, seed=seed, device=device)
-        for data, seed in zip(sets, seeds, strict=True)
+        for data, seed in zip(_shared(sets, device), seeds, strict=True)
     ]
     sizes = sorted({(view.count, view.resolution) for view in views})
     if len(sizes) != 1:
@@ -107,6 +108,12 @@ def train_together(
         TrainedStudent(model.eval(), view.steps, share, float(loss), view.generation_seconds, view.images)
         for model, view, loss in zip(models, views, losses, strict=True)
     ]
+
+
+def _shared(sets: Sequence[TrainingSet], device: torch.device) -> list[TrainingSet]:
+    """The sets on the device; a set that several students share lies there once."""
+    placed = {id(data.images): data.images.to(device) for data in sets if isinstance(data, ImageSet)}
+    return [ImageSet(placed[id(data.images)], data.labels) if isinstance(data, ImageSet) else data for data in sets]
 
 
 def _stacked(views: Sequence[Views]) -> Iterator[tuple[Tensor, Tensor]]:
