@@ -13,6 +13,7 @@ from torch import Tensor
 from raycondense.artifact.load import load
 from raycondense.data.dataset_writer import DatasetWriter, Origin
 from raycondense.data.encoding import Encoding
+from raycondense.evaluation.baselines import baseline_set
 from raycondense.report import features
 from raycondense.report.features import PlaneClass, _plane, _Seen, feature_space, random_features
 from raycondense.report.plane import _label_sides, class_figure, plane_figure
@@ -58,8 +59,10 @@ def test_distances_are_those_of_the_features_and_nearest_come_first(tiny_run) ->
     for label, one in enumerate(space.neighbours):
         assert one.distance == pytest.approx(float((one.generated.float() - one.real.float()).norm()))
         assert any(torch.equal(one.generated, image) for image in bank.images[bank.labels == label])
-        assert one.ratio is not None
-        assert one.ratio > 0
+        # The usual distance: the median over real images of that to the nearest other one.
+        real = baseline_set("whole", tiny_run.train, ipc=0, seed=0, resolution=8, classes=[label]).images
+        usual = torch.cdist(pixels(real), pixels(real)).fill_diagonal_(torch.inf).min(1).values.median()
+        assert one.ratio == pytest.approx(one.distance / float(usual), rel=1e-4)
 
 
 def test_of_many_training_images_some_are_searched_and_counted(tiny_run, monkeypatch) -> None:

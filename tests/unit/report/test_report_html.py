@@ -17,7 +17,7 @@ from raycondense.errors import DataError, RunError
 from raycondense.report.html import UNTRAINED, write_report
 from raycondense.report.images import MOST_SIDE, class_sheets
 
-from .page import Page
+from .page import Page, row
 
 
 def test_a_whole_run_is_one_page_that_fetches_nothing(run, evaluation) -> None:
@@ -69,6 +69,20 @@ def test_names_are_text_and_not_markup(run) -> None:
     assert "<b>dark</b>" in page.text
     assert "my <run>" in page.text
     assert not any(tag in ("b", "run") for tag, _ in page.tags)
+
+
+def test_numbers_from_a_stranger_are_text_too(run, evaluation) -> None:
+    rows = tuple(row("raycondense", 2, 0.5, name, ior=0.1) for name in ("<i>net</i>", '"><script>'))
+    result = {
+        **dict(zip(("method", "architecture", "ipc", "accounting", "labels", "augmented"), rows[0].key, strict=True))
+    }
+    hostile = {**evaluation.test, "source": "<script>x</script>"}
+    told = dataclasses.replace(evaluation, rows=rows, test=hostile, results=({**result, "loss": 1.0, "device": "<i>"},))
+    page = Page(write_report(run, evaluation=told))
+    assert not {"i", "script"} & {tag for tag, _ in page.tags}
+    assert "<i>net</i> students" in page.text
+    assert "<script>x</script>" in page.text
+    assert 'Accuracies in %, "><script> students' in page.tables
 
 
 def test_scores_of_the_artefact_are_shown(run, evaluation) -> None:
