@@ -273,8 +273,9 @@ class CondenseConfig:
 class EvaluationConfig:
     """How students are trained to find out what images are worth. The default is the DM protocol."""
 
-    name: str = "dm"
-    """Protocol that these settings started from (see `raycondense.evaluation.protocols`)."""
+    protocol: str = "dm"
+    """Protocol that these settings started from: dm, dc, soft or fast (`raycondense evaluate --protocol` takes all of a
+    protocol's settings; elsewhere this is its name alone)."""
     architectures: tuple[str, ...] = ("convnet",)
     """Student architectures; `raycondense info` lists them."""
     accountings: tuple[Literal["bank", "bytes", "stream"], ...] = ("bank",)

@@ -146,8 +146,6 @@ class Evaluate:
     """Beton of the training split, for the baselines; by default the one that the artefact was made from."""
     ipc: tuple[int, ...] = ()
     """Banks to evaluate, in images per class; by default all."""
-    protocol: str = ""
-    """Protocol to start from (dm, dc, soft, fast); by default the one in the artefact's recipe."""
     workers: int = 0
     """Ray actors that train students side by side, here or in the cluster that RAY_ADDRESS names; 1 trains in this
     process without Ray, 0 takes as many as this machine has GPUs, or CPUs."""

@@ -52,16 +52,16 @@ def protocol(name: str, base: EvaluationConfig | None = None) -> EvaluationConfi
     """
     if name not in PROTOCOLS:
         raise ConfigError(f"protocol: {choices_message('protocol', name, PROTOCOLS)}")
-    return dataclasses.replace(base or EvaluationConfig(), name=name, **PROTOCOLS[name])
+    return dataclasses.replace(base or EvaluationConfig(), protocol=name, **PROTOCOLS[name])
 
 
 def protocol_label(config: EvaluationConfig) -> str:
     """The protocol's name, with ``*`` where settings differ from what the name stands for."""
-    fixed = PROTOCOLS.get(config.name, {})
-    changed = config.name not in PROTOCOLS or any(
+    fixed = PROTOCOLS.get(config.protocol, {})
+    changed = config.protocol not in PROTOCOLS or any(
         getattr(config, name) != value for name, value in fixed.items() if name in (*_RECIPE, "width")
     )
-    return config.name + ("*" if changed else "")
+    return config.protocol + ("*" if changed else "")
 
 
 def recipe_of(config: EvaluationConfig, architecture: str) -> dict[str, Any]:

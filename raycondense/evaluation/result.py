@@ -16,7 +16,7 @@ from typing import Any
 from raycondense.artifact.sizes import format_bytes
 from raycondense.config import ACCOUNTINGS, EvaluationConfig
 from raycondense.configfile import config_to_dict, section_from_dict
-from raycondense.errors import ArtifactError
+from raycondense.errors import ArtifactError, choices_message
 from raycondense.evaluation.columns import diagnostics_table, score_table
 from raycondense.evaluation.columns import percent as percent
 from raycondense.evaluation.measures import scores_of
@@ -175,7 +175,9 @@ class Evaluation:
             if bad:
                 who = f"{row.name} ({row.architecture}, {row.images:,} images)"
                 notes.append(f"attention: {bad} of {row.students} students of {who} diverged")
-        notes += [f"attention: failed: {failure['label']}: {failure['error']}" for failure in self.failures]
+        for failure in self.failures:
+            label, error = failure["label"], failure["error"]
+            notes.append(f"attention: failed: {error if error.startswith(label) else f'{label}: {error}'}")
         return tuple(notes)
 
     def table(self) -> str:
@@ -220,8 +222,13 @@ class Evaluation:
         if version != FORMAT_VERSION:
             raise ArtifactError(f"{source}: format_version: found {version!r}, valid: {FORMAT_VERSION} (evaluate anew)")
         try:
+            rows = tuple(Row(**row) for row in values["rows"])
+            for name, valid in (("method", METHOD_NAMES), ("accounting", ACCOUNTINGS), ("labels", ("hard", "soft"))):
+                for row in rows:
+                    if getattr(row, name) not in valid:
+                        raise ArtifactError(f"{source}: {choices_message(name, getattr(row, name), valid)}")
             return cls(
-                rows=tuple(Row(**row) for row in values["rows"]),
+                rows=rows,
                 config=section_from_dict(EvaluationConfig, values["config"], name="evaluation", source=source),
                 artifact=values["artifact"],
                 test=values["test"],

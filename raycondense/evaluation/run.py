@@ -157,8 +157,8 @@ def _ask(
     test = check_test_split(data, classes=artifact.classes, resolution=artifact.resolution)
     if config.validation_only and test.split == "test":
         raise ConfigError(
-            f"{data}: split: found test, valid for protocol {config.name}, which is for choosing: a validation split "
-            "(prepare cuts one off the training images with --val-fraction)"
+            f"{data}: split: found test, valid for protocol {config.protocol}, which is for choosing: a validation "
+            "split (prepare cuts one off the training images with --val-fraction)"
         )
     train_path = _train_path(artifact, data, config, train_data)
     train = None if train_path is None else _check_train_data(train_path, artifact, config, banks)

@@ -204,7 +204,7 @@ def test_robustness_trains_ours_and_random_without_augmentation_too(tiny_run) ->
 
 
 def test_a_protocol_for_choosing_refuses_a_test_split(tiny_run) -> None:
-    config = dataclasses.replace(FAST, name="fast", validation_only=True)
+    config = dataclasses.replace(FAST, protocol="fast", validation_only=True)
     with pytest.raises(ConfigError, match=r"split: found test.*fast.*validation"):
         evaluate(tiny_run.artifact, tiny_run.test, config=config, runner=nothing)
 

@@ -139,6 +139,8 @@ def test_json_round_trip_and_row_lookup() -> None:
         (lambda values: values.update(format_version=99), "format_version: found 99"),
         (lambda values: values.pop("rows"), "rows"),
         (lambda values: values["rows"][0].pop("ipc"), "ipc"),
+        (lambda values: values["rows"][0].update(method="kmean"), "unknown method 'kmean'.*kmeans"),
+        (lambda values: values["rows"][0].update(accounting="banks"), "unknown accounting"),
         (lambda values: values["config"].update(epochs=-1), "epochs"),
     ],
 )
