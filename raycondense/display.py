@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -75,3 +76,44 @@ class Display:
                 f"{name}: {min(done / max(total, 1), 1):4.0%} ({done:,}/{total:,}) {left}  {note}",
                 file=sys.stderr,
             )
+
+
+class LiveTable:
+    """Context manager that draws a table again and again in its place on a terminal; elsewhere it draws nothing.
+
+    Args:
+        enabled: False draws nothing.
+        heads: of the columns.
+    """
+
+    def __init__(self, enabled: bool, heads: Sequence[str]) -> None:
+        self._heads = list(heads)
+        self._enabled = enabled and sys.stderr.isatty()
+        self._live: Any = None
+
+    def __enter__(self) -> LiveTable:
+        if self._enabled:
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(console=Console(stderr=True), auto_refresh=False)
+            self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.__exit__(kind, error, trace)
+
+    def draw(self, rows: Sequence[Sequence[str]], caption: str) -> None:
+        """Draw ``rows`` and what stands below them."""
+        if self._live is None:
+            return
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(*self._heads, caption=Text(caption), caption_justify="left", box=None, pad_edge=False)
+        for row in rows:
+            table.add_row(*map(Text, row))
+        self._live.update(table, refresh=True)

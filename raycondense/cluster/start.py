@@ -14,14 +14,17 @@ _started: set[str] = set()
 """Addresses of the clusters that this process started."""
 
 
-def connect() -> bool:
+def connect(*, dashboard: bool = False) -> bool:
     """Join the cluster that RAY_ADDRESS names or the job runs in, else start one on this machine.
+
+    Args:
+        dashboard: whether a cluster that is started here has one, which takes some seconds and processes.
 
     Returns:
         Whether it is one that this process started for itself: what it has not got it will never have.
     """
     if not ray.is_initialized():
-        ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False, configure_logging=False)
+        ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=dashboard, configure_logging=False)
         if not os.environ.get("RAY_ADDRESS"):
             _started.add(ray.get_runtime_context().gcs_address)
     return ray.get_runtime_context().gcs_address in _started

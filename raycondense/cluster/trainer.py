@@ -80,7 +80,7 @@ def fit_on_ray(config: Config, train: Path, folder: Path, configs: RayConfigs) -
         scaling_config=scaling,
         run_config=run_config,
     )
-    result = _fit(trainer, folder)
+    result = run_trainer(trainer, folder)
     if result.checkpoint is None:
         raise RunError(f"{folder}: Ray Train ended without a checkpoint")
     checkpoint: AbstractContextManager[str] = result.checkpoint.as_directory()
@@ -135,7 +135,7 @@ def check_room(scaling: ScalingConfig) -> None:
     require_room(workers, scaling.resources_per_worker or {"CPU": 1}, "cluster.")
 
 
-def _fit(trainer: TorchTrainer, folder: Path) -> ray.train.Result:
+def run_trainer(trainer: TorchTrainer, folder: Path) -> ray.train.Result:
     """`TorchTrainer.fit`, with an error of ours where a worker raised one, and Ctrl-C as it was before."""
     before = signal.getsignal(signal.SIGINT)
     try:

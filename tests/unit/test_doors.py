@@ -47,13 +47,14 @@ DOORS = {
     "publish": "artifact config data state",
     "evaluation": "__init__ artifact augment config configfile data models seeds storage",
     "tuning": "config configfile storage",
-    "report": "artifact evaluation storage tuning",
+    "report": "artifact data evaluation storage tuning",
     # Where it runs, and the public face.
-    "cluster": "artifact condense config configfile data evaluation host publish storage tuning",
+    "cluster": "artifact condense config configfile data display evaluation host publish seeds state storage tuning",
     "api": "artifact cluster condense config configfile data display evaluation host presets publish report storage "
     "tuning",
     "__init__": "api artifact config data presets",
-    "testing": "api artifact augment condense config data evaluation host losses models presets seeds state storage",
+    "testing": "api artifact augment condense config configfile data evaluation host losses models presets seeds state "
+    "storage tuning",
     # The command line.
     "display": "host",
     "doctor": "",
