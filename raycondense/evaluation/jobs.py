@@ -120,7 +120,7 @@ class Job:
         images, config, domain = self.images, self.config, self.images.domain
         score = score_on_test_split(
             trained.model, self.test, classes=domain.classes, resolution=domain.resolution,
-            normalize=domain.normalize, device=self.device, reads=store.reads,
+            normalize=domain.normalize, device=self.device, reads=store.reads, who=f"{self.label} ({self.key[:12]})",
         )  # fmt: skip
         teacher = self.teacher(store)
         views = total_views(config, images.images)
