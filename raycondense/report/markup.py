@@ -88,6 +88,12 @@ def picture(figure: Figure) -> str:
     return f"<picture>{dark}{light}</picture>"
 
 
+def plot(figure: Figure, title: str = "") -> str:
+    """A picture below its title, where it has one."""
+    heading = f"<h3>{escape(title)}</h3>" if title else ""
+    return f'<figure class="plot">{heading}{picture(figure)}</figure>'
+
+
 def png(content: bytes, alt: str) -> str:
     """A PNG file as an image of the page."""
     return f'<img src="{data_uri("image/png", content)}" alt="{escape(alt)}">'
