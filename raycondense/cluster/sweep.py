@@ -65,6 +65,9 @@ def run_sweep(plan: SweepPlan, *, progress: bool = True) -> None:
             still = [record.number for record in SweepFolder(plan.folder).trials() if not record.ended]
             if still or finished(study) < plan.trials:
                 raise Interrupted(f"{plan.folder}: interrupted; run the same command to go on")
+        records = SweepFolder(plan.folder).trials()
+        if all(record.state == "failed" for record in records):
+            raise RunError(f"{plan.folder}: every trial failed, the first because: {records[0].reason}")
         with Display(progress) as display:
             winners.finish(lambda done, total, outcome: display.count("winners", done, total, outcome.label))
 

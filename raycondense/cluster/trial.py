@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
+import ray.train.collective
 import torch
 from ray import tune
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
