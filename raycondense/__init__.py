@@ -18,12 +18,14 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from raycondense import presets
-    from raycondense.api import evaluate, fit, write_report
+    from raycondense.api import evaluate, fit, sweep, write_report
     from raycondense.artifact.load import Artifact, load
     from raycondense.config import Config
     from raycondense.data.prepare import prepare
 
-__all__ = ["Artifact", "Config", "__version__", "evaluate", "fit", "load", "prepare", "presets", "write_report"]
+__all__ = [
+    "Artifact", "Config", "__version__", "evaluate", "fit", "load", "prepare", "presets", "sweep", "write_report",
+]  # fmt: skip
 
 # Public name → module that holds it; "" is a module of its own.
 _PLACES = {
@@ -34,6 +36,7 @@ _PLACES = {
     "load": "artifact.load",
     "prepare": "data.prepare",
     "presets": "",
+    "sweep": "api",
     "write_report": "api",
 }
 

@@ -20,7 +20,8 @@ VERBS = {
     "prepare": "turn a folder, Parquet shards, a torchvision dataset or an .npz into a .beton",
     "fit": "condense a .beton into a generator",
     "evaluate": "train students on an artefact and on the baselines, and print the table",
-    "report": "write a run's report.html",
+    "sweep": "search loss weights, learning rates or sizes with many short runs, and evaluate the best",
+    "report": "write the report.html of a run or the sweep.html of a sweep",
     "leaderboard": "print everything measured so far: sorted, filtered, as a table, Markdown, CSV or JSON",
     "export": "write an artefact's images as an ImageFolder, an .npz or a .beton",
     "presets": "list the presets, or print one",
@@ -49,9 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if words[0] not in VERBS:
             raise ConfigError(choices_message("verb", words[0], VERBS))
-        from raycondense import verbs, verbs_leaderboard
+        from raycondense import verbs, verbs_leaderboard, verbs_sweep
 
-        room = verbs_leaderboard if words[0] == "leaderboard" else verbs
+        room = {"leaderboard": verbs_leaderboard, "sweep": verbs_sweep}.get(words[0], verbs)
         run: Callable[[list[str]], int] = getattr(room, words[0])
         return run(words[1:])
     except RaycondenseError as error:

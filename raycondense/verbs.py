@@ -87,7 +87,7 @@ class Fit:
 
 def fit(words: list[str]) -> int:
     """``raycondense fit --preset digits --data train.beton``"""
-    flags = parse(Fit, "fit", words, default=Fit(config=_start_config(words)))
+    flags = parse(Fit, "fit", words, default=Fit(config=start_config(words)))
     from raycondense import api
 
     if flags.dry_run:
@@ -101,7 +101,7 @@ def fit(words: list[str]) -> int:
     return 0
 
 
-def _start_config(words: list[str]) -> Config:
+def start_config(words: list[str]) -> Config:
     """The configuration that the other flags change: a preset or a file, whichever is named."""
     from raycondense.configfile import load_config
 
@@ -219,16 +219,17 @@ def _value_of(words: list[str], flag: str) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Write a run's report.html: accuracies, pictures, neighbours, losses and settings, in one file."""
+    """Write a run's report.html: accuracies, pictures, neighbours, losses and settings, in one file; or the sweep.html
+    of a sweep."""
 
     run: tyro.conf.Positional[Path]
-    """Folder of a run, finished or not, or an artefact's own."""
+    """Folder of a run, finished or not, or an artefact's own, or of a sweep."""
     store: Path = Path("leaderboard")
     """Folder of results of its evaluation; the reference network in it gives the features that are shown."""
     train_data: Path | None = None
     """Beton of the training images; by default the one that the run was made from."""
     out: Path | None = None
-    """Where to write; by default report.html in RUN."""
+    """Where to write; by default report.html, or a sweep's sweep.html, in RUN."""
 
 
 def report(words: list[str]) -> int:

@@ -2,6 +2,7 @@
 
 from raycondense.api.evaluating import evaluate, evaluate_many, recorded_protocol, write_report
 from raycondense.api.fitting import FitResult, claim_folder, fit, resolve_config, resolve_for_data
+from raycondense.api.sweeping import plan_sweep, sweep
 
 __all__ = [
     "FitResult",
@@ -9,8 +10,10 @@ __all__ = [
     "evaluate",
     "evaluate_many",
     "fit",
+    "plan_sweep",
     "recorded_protocol",
     "resolve_config",
     "resolve_for_data",
+    "sweep",
     "write_report",
 ]

@@ -128,13 +128,14 @@ def write_report(
     """Write ``report.html`` of a run, one file that opens without a network, and return where it is.
 
     Args:
-        run_folder: folder of a run, finished or not, or an artefact's own.
+        run_folder: folder of a run, finished or not, or an artefact's own; or of a sweep, whose page is ``sweep.html``.
         store: folder of results of its evaluation: the reference network in it gives the features in which neighbours
             and the plane are shown. None, or where it holds none, takes an untrained network's.
         train_data: beton of the training images; None looks where the run says.
-        out: where to write; by default ``report.html`` in ``run_folder``.
+        out: where to write; by default the page in ``run_folder``.
 
     Raises:
+        ConfigError: a sweep's description is damaged.
         RunError, ArtifactError, DataError: see `raycondense.report.html.write_report`.
     """
     from raycondense.artifact.load import load
@@ -146,6 +147,10 @@ def write_report(
     from raycondense.report.html import write_report as write
 
     folder, embed = Path(run_folder), None
+    if (folder / "sweep.json").is_file():
+        from raycondense.report.sweep import write_sweep_report
+
+        return write_sweep_report(folder, out)
     place = next((p for p in (folder, folder / "artifact") if (p / "recipe.json").is_file()), None)
     if place is not None and store is not None:
         artifact = load(place)

@@ -98,6 +98,8 @@ class Parameter:
             raise ConfigError(f"{path}: cannot be searched, valid: a setting with a single value")
         if not isinstance(found, Mapping):
             raise ConfigError(f"{path}: found {found!r}, valid: {{{VALID[kind]}}}")
+        # YAML 1.1 reads a bare ``off`` as false.
+        found = {"off" if key is False else key: value for key, value in found.items()}
         for key in found:
             if key not in (*FORMS, "off", "when"):
                 raise ConfigError(f"{path}: {choices_message('key', key, (*FORMS, 'off', 'when'))}")

@@ -28,12 +28,10 @@ def rank(trials: Iterable[TrialRecord], objectives: Sequence[str], most: int | N
         objectives: ``("accuracy",)`` or ``("accuracy", "bytes")``.
         most: how many to return; None is all.
     """
-    left = sorted(
-        (trial for trial in trials if trial.state == "complete" and trial.accuracy is not None),
-        key=lambda trial: (-(trial.accuracy or 0.0), _bytes(trial) if len(objectives) > 1 else 0, trial.number),
-    )
+    known = [trial for trial in trials if trial.state == "complete" and trial.accuracy is not None]
     if len(objectives) < 2:
-        return left[:most]
+        return sorted(known, key=lambda trial: (-(trial.accuracy or 0.0), trial.number))[:most]
+    left = [trial for trial in known if trial.bytes is not None]
     ranked: list[TrialRecord] = []
     while left and (most is None or len(ranked) < most):
         front = pareto_front(left)
@@ -43,19 +41,19 @@ def rank(trials: Iterable[TrialRecord], objectives: Sequence[str], most: int | N
 
 
 def pareto_front(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """The trials that no other beats in accuracy and bytes, the most accurate first; of equal ones the earliest."""
+    """The trials that no other beats in accuracy and bytes, the most accurate first; of equal ones the earliest.
+
+    Those of unknown accuracy or bytes are left out.
+    """
+    known = [(trial.accuracy, trial.bytes, trial) for trial in trials]
+    order = sorted((-a, b, trial.number, trial) for a, b, trial in known if a is not None and b is not None)
     front: list[TrialRecord] = []
-    smallest: float = float("inf")
-    order = sorted(trials, key=lambda trial: (-(trial.accuracy or 0.0), _bytes(trial), trial.number))
-    for trial in order:
-        if _bytes(trial) < smallest:
+    smallest = float("inf")
+    for _, size, _, trial in order:
+        if size < smallest:
             front.append(trial)
-            smallest = _bytes(trial)
+            smallest = size
     return front
-
-
-def _bytes(trial: TrialRecord) -> float:
-    return float("inf") if trial.bytes is None else trial.bytes
 
 
 @dataclass(frozen=True)
