@@ -195,6 +195,7 @@ class SweepLog(tune.Callback):
                 "event": "end",
                 "state": state,
                 **{name: result.get(name) for name in ("images", "accuracy", "bytes", "reason")},
+                **{name: result[name] for name in ("work_seconds", "judge_seconds") if name in result},
                 "artifact": self._folder.relative(artifact) if artifact else None,
             }
         )

@@ -58,7 +58,6 @@ def run_trial(config: dict[str, Any], plan: SweepPlan) -> None:
         config: ``trial``, its number, and ``values`` by configuration path.
         plan: the sweep.
     """
-    started = time.time()
     number = int(config["trial"])
     # A process that has run another trial: what that one left behind must not count as this one's.
     gc.collect()
@@ -77,7 +76,7 @@ def run_trial(config: dict[str, Any], plan: SweepPlan) -> None:
     except Exception as error:  # one broken trial does not end a sweep; its traceback is in Ray's log
         logger.exception("trial %d", number)
         found = _without_result(plan, config["values"], "failed", f"{type(error).__name__}: {error}")
-    tune.report({**found, "final": True, "work_seconds": time.time() - started})
+    tune.report({**found, "final": True})
 
 
 def trial_config(plan: SweepPlan, values: dict[str, Any]) -> Config:
@@ -142,7 +141,7 @@ def train_trial(settings: dict[str, Any]) -> Metrics | None:
     """What every Ray Train worker of a trial runs; rank 0 returns the metrics of its end."""
     logging.getLogger("raycondense").setLevel(settings["log_level"])
     plan, config, number = settings["plan"], settings["config"], settings["trial"]
-    judge = Judge(plan, config, number)
+    begun, judge = time.perf_counter(), Judge(plan, config, number)
     host = LocalTrial(judge) if settings["local"] else RayTrial(judge)
     if not settings["local"]:
         share_gpu(plan)
@@ -151,7 +150,10 @@ def train_trial(settings: dict[str, Any]) -> Metrics | None:
     except DivergedError as error:
         # On every rank at once, and again if it were tried again: not an error to Ray, which would.
         return {"diverged": str(error)}
-    return judge.of_end(state) if host.rank == 0 else None
+    if host.rank != 0:
+        return None
+    found = judge.of_end(state)
+    return found | {"work_seconds": time.perf_counter() - begun, "judge_seconds": judge.seconds}
 
 
 class Judge:
@@ -167,6 +169,8 @@ class Judge:
         self.plan, self.config, self.number = plan, config, number
         self.folder = SweepFolder(plan.folder).trial(number)
         self.device = "cuda" if plan.resources.gpus else "cpu"
+        self.seconds = 0.0
+        """What judging has taken so far."""
         self._rungs = list(plan.rungs[:-1])  # the last is the end
 
     def begin(self, own: Path | None, start: str | None) -> Path | None:
@@ -225,8 +229,9 @@ class Judge:
                 shutil.copytree(checkpoint, temporary, dirs_exist_ok=True)
 
     def _score(self, artifact: Path) -> Metrics:
-        plan = self.plan
+        plan, begun = self.plan, time.perf_counter()
         row = evaluate(artifact, plan.val_data, config=plan.judge, ipc=[plan.ipc], device=self.device).rows[0]
+        self.seconds += time.perf_counter() - begun
         return {"accuracy": row.accuracy, "bytes": row.bytes}
 
 
