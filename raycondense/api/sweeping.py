@@ -299,6 +299,8 @@ def describe_sweep(
     short = resources.shortage(there, where)
     fitting = resources.fitting(there)
     lines.append(f"short: {short}" if short else f"{fitting} trial{'s' * (fitting != 1)} at a time")
+    if there.get("GPU") and not resources.gpus:
+        lines.append("trials run on CPUs although there are GPUs: --gpus-per-trial says how much of one each takes")
     return lines
 
 

@@ -25,7 +25,8 @@ RUNNING = "running"
 FORMAT_VERSION = 1
 # What may differ when a sweep is continued: how much is done and where, not what is compared.
 FREE_TO_CHANGE = (
-    "trials", "winners", "resources", "data.path", "val_data.path", "test_data", "config.cluster", "config.evaluation",
+    "space.description", "trials", "winners", "resources", "data.path", "val_data.path", "test_data",
+    "config.cluster", "config.evaluation",
     "config.condense.log_images", "config.condense.checkpoint_images", "config.data.workers",
 )  # fmt: skip
 
