@@ -127,8 +127,8 @@ def shown(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     if value and not 1e-3 <= abs(value) < 1e5:
-        digits, _, power = f"{value:.2g}".partition("e")
-        return f"{digits}e{int(power)}" if power else digits
+        digits, _, power = f"{value:.1e}".partition("e")
+        return f"{digits.removesuffix('.0')}e{int(power)}"
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 

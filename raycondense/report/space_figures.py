@@ -175,7 +175,7 @@ def _axis(
     for place, text in ticks:
         axes.plot([place, place], [row - 0.05, row + 0.05], color=theme.muted, linewidth=1, zorder=1)
         axes.text(
-            place, row + 0.12, text, fontsize=7, color=theme.muted, ha="center", va="top", zorder=6, bbox=behind
+            place, row + 0.12, text, fontsize=7.5, color=theme.muted, ha="center", va="top", zorder=6, bbox=behind
         )  # fmt: skip
 
 
@@ -210,5 +210,5 @@ def _bar(axes: Axes, theme: Theme, ramp: Colormap, norm: Normalize) -> None:
     figure: Any = axes.figure
     bar = figure.colorbar(ScalarMappable(norm, ramp), ax=axes, location="top", aspect=40, pad=0.02, shrink=1.0)
     bar.outline.set_visible(False)
-    bar.ax.tick_params(length=0, labelsize=7, colors=theme.muted)
+    bar.ax.tick_params(length=0, labelsize=7.5, colors=theme.muted)
     bar.set_label("validation accuracy %", fontsize=8, color=theme.muted)

@@ -65,10 +65,9 @@ class _Sweep(NamedTuple):
     def ranked(self) -> list[TrialRecord]:
         """The best first: those that saw all images, then others with an accuracy; last those that came to nothing."""
         whole = rank(self.trials, ("accuracy",))
-        rest = [trial for trial in self.trials if trial.state != "complete"]
-        return whole + sorted(
-            rest, key=lambda t: (t.state in BROKEN, t.accuracy is None, -(t.accuracy or 0.0), t.number)
-        )
+        rest = [trial for trial in self.trials if trial.state not in BROKEN and trial not in whole]
+        rest.sort(key=lambda trial: (trial.accuracy is None, -(trial.accuracy or 0.0), trial.number))
+        return [*whole, *rest, *(trial for trial in self.trials if trial.state in BROKEN)]
 
     @property
     def ranks(self) -> dict[int, int]:
