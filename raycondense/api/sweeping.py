@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from raycondense.api.fitting import resolve_config, resolve_for_data
 from raycondense.config import Config, EvaluationConfig
-from raycondense.errors import ConfigError, DataError, DependencyError, Interrupted, choices_message
+from raycondense.errors import ConfigError, DataError, Interrupted, choices_message
 from raycondense.tuning.plan import SEARCHES, Resources, Search, SweepPlan, rungs_of, without_password
 from raycondense.tuning.records import SweepFolder
 from raycondense.tuning.result import SweepResult, format_value
@@ -71,7 +70,7 @@ def sweep(
         ConfigError: the space, a setting or an argument is not valid, the folder holds another sweep, or the cluster
             has not room enough.
         DataError: a beton or its sidecar cannot be used, or there is no validation beton.
-        DependencyError: a package is missing that the search or the storage needs.
+        DependencyError: a package is missing that the storage needs.
         Interrupted: Ctrl-C; the same call goes on.
         RunError: the sweep failed for a reason outside the settings. A trial that fails does not end the sweep.
     """
@@ -123,7 +122,7 @@ def plan_sweep(
     """What `sweep` with the same arguments would do, after all checks that need no cluster; writes nothing.
 
     Raises:
-        ConfigError, DataError, DependencyError: as in `sweep`.
+        ConfigError, DataError: as in `sweep`.
     """
     from raycondense.data.sidecar import Sidecar
     from raycondense.evaluation.score import check_test_split
@@ -206,17 +205,13 @@ def check_search(
     Raises:
         ConfigError: the space does not fit, an unknown search or one that cannot have the space's objectives, rungs
             that are not valid.
-        DependencyError: the search needs a package that is not installed.
     """
     from raycondense.evaluation.protocols import protocol
 
     if search not in SEARCHES:
         raise ConfigError(f"search: {choices_message('search', search, SEARCHES)}")
-    if search == "cmaes":
-        if len(space.objectives) > 1:
-            raise ConfigError("search: found cmaes for two objectives, valid: tpe, random, nsga2, nsga3")
-        if importlib.util.find_spec("cmaes") is None:
-            raise DependencyError("search: cmaes needs the package cmaes: pip install cmaes")
+    if search == "cmaes" and len(space.objectives) > 1:
+        raise ConfigError("search: found cmaes for two objectives, valid: tpe, random, nsga2, nsga3")
     check_numbers(rungs=(rungs, 1), **({} if students is None else {"students": (students, 1)}))
     step = config.condense.classes_per_step * config.condense.real_per_class * config.condense.accumulate
     judge = dataclasses.replace(
