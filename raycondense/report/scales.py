@@ -126,6 +126,8 @@ def shown(value: Any) -> str:
         return UNUSED
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
+    if isinstance(value, int) and abs(value) < 1e7:
+        return str(value)
     if value and not 1e-3 <= abs(value) < 1e5:
         digits, _, power = f"{value:.1e}".partition("e")
         return f"{digits.removesuffix('.0')}e{int(power)}"

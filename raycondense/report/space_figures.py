@@ -59,18 +59,18 @@ def parallel_figure(parameters: Sequence[Parameter], trials: Sequence[TrialRecor
         places = _places(scales, [*known, *broken])
         for trial in broken:
             axes.plot(
-                places[trial.number], range(rows - 1), color=theme.series[1], linewidth=0.7, alpha=0.8,
+                places[trial.number], range(rows - 1), color=theme.series[1], linewidth=0.7, alpha=0.7,
                 linestyle=(0, (3, 2)), zorder=2,
             )  # fmt: skip
             axes.plot([places[trial.number][-1]], [rows - 2], "x", color=theme.series[1], markersize=4.5, zorder=5)
-        # The best come last and lie above.
-        for trial, accuracy in zip(known, accuracies, strict=True):
+        # The best come last and lie above; the more others there are, the fainter they are.
+        faint, strong = min(0.7, 20 / len(known)), max(3, len(known) // 12)
+        for place, (trial, accuracy) in enumerate(zip(known, accuracies, strict=True)):
             end = (accuracy - low) / (high - low) if high > low else 0.5
-            best = trial is known[-1]
-            share = float(norm(accuracy))
+            best, good = trial is known[-1], len(known) - place <= strong
             axes.plot(
-                [*places[trial.number], end], range(rows), color=ramp(share), alpha=0.55 + 0.45 * share,
-                linewidth=2.2 if best else 0.7 + 0.6 * share, zorder=4 if best else 3, solid_joinstyle="round",
+                [*places[trial.number], end], range(rows), color=ramp(norm(accuracy)), alpha=1.0 if good else faint,
+                linewidth=2.2 if best else 1.2 if good else 0.9, zorder=4 if best else 3, solid_joinstyle="round",
             )  # fmt: skip
         start = min(scale.start for scale in scales)
         axes.set_xlim(start - 0.03, 1.03)
@@ -128,7 +128,8 @@ def plane_figure(
         axes.set_xlabel(first.path, fontsize=8)
         axes.set_ylabel(second.path, fontsize=8)
         axes.tick_params(length=2, color=theme.muted)
-        _bar(axes, theme, ramp, norm)
+        if len(set(accuracies)) > 1:
+            _bar(axes, theme, ramp, norm)
 
     alt = f"{first.path} by {second.path}: {len(known)} trials coloured by accuracy"
     if known:

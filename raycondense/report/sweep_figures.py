@@ -72,7 +72,9 @@ def history_figure(trials: Sequence[TrialRecord], own: int | None) -> Figure:
         for trial in known:
             if trial.number == own:
                 _marks(axes, theme, [trial.number], [100 * (trial.accuracy or 0.0)], OWN)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
+        last = max(trial.number for trial in trials)
+        axes.set_xlim(-0.5 - 0.03 * last, last + 0.5 + 0.03 * last)
         axes.set_xlabel("trial", fontsize=8)
         _finish(axes, theme)
         states = [state for state in KINDS if any(t.state == state for t in (*known, *broken))]

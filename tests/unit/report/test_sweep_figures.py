@@ -87,8 +87,8 @@ def test_ticks_are_few_and_round(low: float, high: float, log: bool, expected: l
 
 
 def test_values_are_short() -> None:
-    assert [shown(v) for v in (0, 0.12345, 1.0, 4e-5, 123456.0, 64, 4096, True, "blend", None)] == [
-        "0", "0.123", "1", "4e-5", "1.2e5", "64", "4096", "True", "blend", "unused"
+    assert [shown(v) for v in (0, 0.12345, 1.0, 4e-5, 123456.0, 64, 100000, True, "blend", None)] == [
+        "0", "0.123", "1", "4e-5", "1.2e5", "64", "100000", "True", "blend", "unused"
     ]  # fmt: skip
 
 
