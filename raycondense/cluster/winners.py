@@ -44,6 +44,7 @@ class Winners:
         self._artifacts: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="winners", daemon=True)
         self._pool: EvaluationPool | None = None
+        self._ended = False
 
     def look(self) -> None:
         """Rank the trials anew, and send to the pool what has become one of the best."""
@@ -74,6 +75,8 @@ class Winners:
         Raises:
             RaycondenseError: nothing could be found; see `raycondense.evaluation.run.evaluate`.
         """
+        if not self._plan.winners:
+            return
         self._end_thread(after_all=True)
         artifacts = [winner.artifact for winner in self._known]
         for record in self._folder.trials():
@@ -101,6 +104,7 @@ class Winners:
         if not self._thread.is_alive():
             return
         if not after_all:
+            self._ended = True
             while not self._artifacts.empty():
                 self._artifacts.get()
         self._artifacts.put(None)
@@ -119,6 +123,8 @@ class Winners:
                     try:
                         self._evaluate([artifact], config, self._run)
                     except RaycondenseError as error:
+                        if self._ended:
+                            return
                         # The end of the sweep evaluates it again, and tells.
                         logger.warning("winner %s: %s", artifact, error)
         except Exception:

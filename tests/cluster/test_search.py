@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import importlib.util
 import json
-from collections.abc import Callable
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +182,48 @@ def test_sqlite_holds_what_the_journal_holds(make: Make, tmp_path: Path) -> None
     study = optuna.load_study(study_name="sweep", storage=url)
     assert study.best_value == pytest.approx(0.3)
     assert (tmp_path / "b" / "sweep" / "study.log").is_file()
+
+
+@pytest.fixture
+def postgresql(tmp_path: Path) -> Iterator[str]:
+    """URL of a PostgreSQL that lives as long as the test; none as root, so somebody else runs it."""
+    driver = next((name for name in ("psycopg2", "psycopg") if importlib.util.find_spec(name)), None)
+    if driver is None:
+        pytest.skip("PostgreSQL: no driver (psycopg2 or psycopg) is installed")
+    found = [*Path("/usr/lib/postgresql").glob("*/bin/initdb"), *filter(None, [shutil.which("initdb")])]
+    if not found:
+        pytest.skip("PostgreSQL: no server is installed (initdb)")
+    programs = Path(found[-1]).parent
+    somebody = {"user": "nobody"} if os.geteuid() == 0 else {}
+    folder = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))
+    folder.chmod(0o777)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    call = functools.partial(subprocess.run, cwd=folder, check=True, capture_output=True, timeout=60, **somebody)
+    try:
+        call([programs / "initdb", "-D", folder / "data", "-U", "tester", "--auth=trust", "--no-sync"])
+        call([
+            programs / "pg_ctl", "-D", folder / "data", "-w", "-l", folder / "log",
+            "-o", f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}", "start",
+        ])  # fmt: skip
+    except subprocess.CalledProcessError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        pytest.skip(f"PostgreSQL: no server can be started: {error.stderr.decode().strip()[-200:]}")
+    try:
+        yield f"postgresql+{driver}://tester:secret@127.0.0.1:{port}/postgres"
+    finally:
+        call([programs / "pg_ctl", "-D", folder / "data", "-m", "immediate", "stop"])
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_postgresql_holds_what_the_journal_holds(make: Make, postgresql: str) -> None:
+    plan = make(out="a/sweep", storage=postgresql)
+    assert drawn(plan, 4) == drawn(make(out="b/sweep"), 4)
+    assert optuna.load_study(study_name="sweep", storage=postgresql).best_value == pytest.approx(0.3)
+    with pytest.raises(ConfigError, match="cannot open") as error:
+        open_study(make(out="c/sweep", storage=postgresql.replace("/postgres", "/nowhere")))
+    assert "secret" not in str(error.value)
 
 
 class Known:
