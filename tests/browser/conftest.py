@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
+from raycondense.artifact.format import PREVIEW
+from raycondense.artifact.preview import contact_sheet, encode_png
 from raycondense.artifact.save import save_artifact
 from raycondense.config import CodebookConfig, Config, DataConfig, EvaluationConfig, GeneratorConfig
 from raycondense.data.sidecar import Sidecar
@@ -16,8 +19,14 @@ from raycondense.evaluation.methods import METHOD_NAMES
 from raycondense.evaluation.result import Evaluation, Row
 from raycondense.models import Codebook, Generator
 from raycondense.report.html import write_report
+from raycondense.report.sweep import write_sweep_report
+from raycondense.testing.sweeps import made_sweep
+from raycondense.tuning.records import Winner
+from raycondense.tuning.result import rank
 
 from .devtools import NAMES, Chromium, Tab, find_chromium
+
+SWEEP_TRIALS = 36
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +71,22 @@ def report(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     ]
     (folder / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     return write_report(folder, evaluation=_evaluation(), train_data=digits / "train.beton").as_uri()
+
+
+@pytest.fixture(scope="session")
+def sweep_page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Address of the page of a sweep with trials of every state; its folder's name needs quoting."""
+    folder = made_sweep(tmp_path_factory.mktemp("sweeps") / "a sweep: #1 & <more>", trials=SWEEP_TRIALS)
+    dice = torch.Generator().manual_seed(0)
+    winners = []
+    for place, trial in enumerate(rank(folder.trials(), ("accuracy",), 3), 1):
+        artifact = folder.trial(trial.number) / "artifact"
+        artifact.mkdir(parents=True)
+        images = torch.randint(0, 256, (10, 10, 3, 8, 8), generator=dice, dtype=torch.uint8)
+        (artifact / PREVIEW).write_bytes(encode_png(contact_sheet(images)))
+        winners.append(Winner(trial.number, place, artifact))
+    folder.write_winners(winners)
+    return write_sweep_report(folder.path).as_uri()
 
 
 def _evaluation() -> Evaluation:

@@ -34,6 +34,8 @@ for number, wanted in zip(away, (3, 4)):
     os.dup2(number, wanted)
 os.execvp(sys.argv[3], sys.argv[3:])
 """
+UNFOLD = "document.querySelectorAll('details').forEach(each => each.open = true)"
+"""JavaScript that opens whatever a page has folded."""
 EVENTS = ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
 
 

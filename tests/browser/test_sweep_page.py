@@ -9,22 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from raycondense.artifact.format import PREVIEW
-from raycondense.artifact.preview import contact_sheet, encode_png
 from raycondense.report.sweep import write_sweep_report
 from raycondense.testing.sweeps import made_sweep
-from raycondense.tuning.records import Winner
-from raycondense.tuning.result import rank
 
-from .devtools import Tab
-from .test_report_in_browser import FAINT, UNFOLD, WIDTHS, pixels
+from .conftest import SWEEP_TRIALS
+from .devtools import UNFOLD, Tab
 
 pytestmark = pytest.mark.browser
 
-TRIALS = 36
 # The picture of an alternative text as pixels of the page's own rendering of it, [H, W, 4].
 DRAWN = """(async () => {{
   const image = [...document.images].find(i => i.alt.startsWith({alt!r}));
@@ -34,22 +28,6 @@ DRAWN = """(async () => {{
   await image.decode();
   context.drawImage(image, 0, 0, canvas.width, canvas.height);
   return canvas.toDataURL('image/png'); }})()"""
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Address of the page of a sweep with trials of every state; its folder's name needs quoting."""
-    folder = made_sweep(tmp_path_factory.mktemp("sweeps") / "a sweep: #1 & <more>", trials=TRIALS)
-    dice = torch.Generator().manual_seed(0)
-    winners = []
-    for place, trial in enumerate(rank(folder.trials(), ("accuracy",), 3), 1):
-        artifact = folder.trial(trial.number) / "artifact"
-        artifact.mkdir(parents=True)
-        images = torch.randint(0, 256, (10, 10, 3, 8, 8), generator=dice, dtype=torch.uint8)
-        (artifact / PREVIEW).write_bytes(encode_png(contact_sheet(images)))
-        winners.append(Winner(trial.number, place, artifact))
-    folder.write_winners(winners)
-    return write_sweep_report(folder.path).as_uri()
 
 
 def drawn(tab: Tab, alt: str) -> np.ndarray:
@@ -64,8 +42,8 @@ def near(image: np.ndarray, colour: str, within: int = 24) -> np.ndarray:
     return (np.abs(image[..., :3] - rgb).max(-1) < within) & (image[..., 3] > 200)
 
 
-def test_every_section_is_there_and_every_figure_can_be_seen(tab: Tab, page: str) -> None:
-    tab.open(page, width=1100)
+def test_every_section_is_there_and_every_figure_can_be_seen(tab: Tab, sweep_page: str) -> None:
+    tab.open(sweep_page, width=1100)
     headings = tab.evaluate("[...document.querySelectorAll('h2')].map(each => each.textContent)")
     assert headings == ["Trials", "Search", "Parameters", "Accuracy against bytes", "Winners", "Configuration"]
     assert tab.evaluate("document.title") == "a sweep: #1 & <more> – raycondense"
@@ -79,26 +57,8 @@ def test_every_section_is_there_and_every_figure_can_be_seen(tab: Tab, page: str
     assert [alt for alt, complete, natural, shown in images if not (alt and complete and natural and shown)] == []
 
 
-def test_nothing_is_fetched_run_or_complained_about(tab: Tab, page: str) -> None:
-    for dark in (False, True):
-        tab.open(page, width=1100, dark=dark)
-        tab.screenshot()
-        assert tab.requests == [page]
-        assert tab.complaints == []
-    assert tab.evaluate("document.scripts.length") == 0
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-def test_the_page_is_never_wider_than_the_screen(tab: Tab, page: str, width: int) -> None:
-    tab.open(page, width=width)
-    tab.evaluate(UNFOLD)
-    assert tab.evaluate("[innerWidth, document.documentElement.scrollWidth]") == [width, width]
-    outside = f"[...document.images].filter(i => i.getBoundingClientRect().right > {width}).length"
-    assert tab.evaluate(outside) == 0
-
-
-def test_on_a_phone_tables_scroll_by_themselves_and_say_which_trial(tab: Tab, page: str) -> None:
-    tab.open(page, width=390)
+def test_on_a_phone_tables_scroll_by_themselves_and_say_which_trial(tab: Tab, sweep_page: str) -> None:
+    tab.open(sweep_page, width=390)
     tab.evaluate(UNFOLD)
     tables = tab.evaluate(
         "[...document.querySelectorAll('[role=region]')].map(r => [r.ariaLabel, r.scrollWidth - r.clientWidth])"
@@ -115,9 +75,9 @@ def test_on_a_phone_tables_scroll_by_themselves_and_say_which_trial(tab: Tab, pa
     assert tab.evaluate(stays) == pytest.approx(0, abs=1)
 
 
-def test_on_a_phone_the_text_of_figures_can_be_read(tab: Tab, page: str) -> None:
+def test_on_a_phone_the_text_of_figures_can_be_read(tab: Tab, sweep_page: str) -> None:
     """No letters of a figure are shown smaller than 9 pixels."""
-    tab.open(page, width=390)
+    tab.open(sweep_page, width=390)
     figures = tab.evaluate(
         "[...document.querySelectorAll('picture img')].map(i => [i.alt, i.currentSrc, i.clientWidth])"
     )
@@ -130,28 +90,9 @@ def test_on_a_phone_the_text_of_figures_can_be_read(tab: Tab, page: str) -> None
         assert min(sizes) * width / float(whole) > 9, alt
 
 
-def test_light_and_dark_are_two_pages(tab: Tab, page: str) -> None:
-    shots, sources = {}, {}
-    for dark in (False, True):
-        tab.open(page, width=390, dark=dark)
-        shots[dark] = pixels(tab.screenshot())
-        sources[dark] = tab.evaluate("[...document.querySelectorAll('picture img')].map(i => i.currentSrc)")
-    assert all(light != dark for light, dark in zip(sources[False], sources[True], strict=True))
-    assert shots[False].shape == shots[True].shape
-    assert np.median(shots[False]) > 240
-    assert np.median(shots[True]) < 40
-
-
-@pytest.mark.parametrize("dark", [False, True])
-def test_all_text_stands_out_from_what_is_behind_it(tab: Tab, page: str, dark: bool) -> None:
-    tab.open(page, width=1100, dark=dark)
-    tab.evaluate(UNFOLD)
-    assert tab.evaluate(FAINT) == []
-
-
-def test_off_is_a_strip_of_its_own_beside_the_plane(tab: Tab, page: str) -> None:
+def test_off_is_a_strip_of_its_own_beside_the_plane(tab: Tab, sweep_page: str) -> None:
     """Between ``off`` and the range the card shows through, all the way along both axes."""
-    tab.open(page, width=1100)
+    tab.open(sweep_page, width=1100)
     image = drawn(tab, "losses.intra by")
     filled = image[..., 3] > 60
     height, width = filled.shape
@@ -163,8 +104,8 @@ def test_off_is_a_strip_of_its_own_beside_the_plane(tab: Tab, page: str) -> None
         assert long[0] < 0.2 * long[1] or long[1] < 0.2 * long[0]
 
 
-def test_failed_trials_are_crosses_below_what_was_measured(tab: Tab, page: str) -> None:
-    tab.open(page, width=1100)
+def test_failed_trials_are_crosses_below_what_was_measured(tab: Tab, sweep_page: str) -> None:
+    tab.open(sweep_page, width=1100)
     image = drawn(tab, "Search")
     # Of the chart alone: the legend below it has the same marks.
     chart = slice(0, int(0.75 * len(image)))
@@ -174,8 +115,8 @@ def test_failed_trials_are_crosses_below_what_was_measured(tab: Tab, page: str) 
     assert np.nonzero(diverged.any(1))[0].min() > np.nonzero(points.any(1))[0].max()
 
 
-def test_all_trials_unfold_on_a_click(tab: Tab, page: str) -> None:
-    tab.open(page, width=390)
+def test_all_trials_unfold_on_a_click(tab: Tab, sweep_page: str) -> None:
+    tab.open(sweep_page, width=390)
     visible = "document.querySelector('[aria-label=\"All trials\"]').checkVisibility()"
     assert tab.evaluate(visible) is False
     x, y = tab.evaluate(
@@ -185,7 +126,7 @@ def test_all_trials_unfold_on_a_click(tab: Tab, page: str) -> None:
     for kind in ("mousePressed", "mouseReleased"):
         tab.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
     assert tab.evaluate(visible) is True
-    assert tab.evaluate("document.querySelectorAll('[aria-label=\"All trials\"] tbody tr').length") == TRIALS
+    assert tab.evaluate("document.querySelectorAll('[aria-label=\"All trials\"] tbody tr').length") == SWEEP_TRIALS
 
 
 def test_a_sweep_that_has_only_begun_can_be_looked_at(tab: Tab, tmp_path: Path) -> None:
