@@ -79,12 +79,21 @@ class Parameter:
     times: bool = False
     """``choices`` are factors of the configuration's own value (until `times_resolved`)."""
     when: tuple[tuple[str, tuple[Any, ...]], ...] = ()
-    """Conditions: another setting has to have one of these values, else this one stays as it is."""
+    """Conditions: another setting has to have one of these values, else this one is off, or stays as it is."""
 
     @property
     def switch(self) -> str:
         """Name of what decides whether the parameter is off."""
         return f"{self.path}?"
+
+    @property
+    def zero(self) -> float | int:
+        """The value of off."""
+        return 0 if self.kind == "int" else 0.0
+
+    def is_off(self, value: Any) -> bool:
+        """Whether ``value`` is that of off."""
+        return self.off is not None and _is_number(value) and value == 0
 
     @classmethod
     def from_dict(cls, path: str, found: Any) -> Parameter:
@@ -158,12 +167,12 @@ class Parameter:
         """The extreme values: 0 where the parameter may be off, low and high, or all choices; a 0 comes first."""
         if self.kind == "choice":
             return self.choices
-        return (*(() if self.off is None else (self._zero(),)), self.low, self.high)
+        return (*(() if self.off is None else (self.zero,)), self.low, self.high)
 
     def draw(self, suggest: Suggest) -> Any:
         """A value; see `raycondense.tuning.space.Space.draw`."""
         if self.off is not None and suggest.suggest_float(self.switch, 0.0, 1.0) < self.off:
-            return self._zero()
+            return self.zero
         if self.kind == "choice":
             return suggest.suggest_categorical(self.path, list(self.choices))
         assert self.low is not None
@@ -185,10 +194,8 @@ class Parameter:
         if self.kind == "choice":
             # True == 1 in Python; not here.
             return any((value, isinstance(value, bool)) == (c, isinstance(c, bool)) for c in self.choices)
-        if not _is_number(value):
-            return False
-        if self.off is not None and value == 0:
-            return True
+        if not _is_number(value) or self.is_off(value):
+            return self.is_off(value)
         assert self.low is not None
         assert self.high is not None
         return bool(self.low <= value <= self.high) and (self.kind == "float" or value == int(value))
@@ -196,7 +203,7 @@ class Parameter:
     def nearest(self, value: Any) -> Any:
         """``value``, or the nearest one in the range or among the choices (the first of those, of text)."""
         if self.contains(value):
-            return self._zero() if self.off is not None and value == 0 else value
+            return self.zero if self.is_off(value) else value
         if self.kind == "choice":
             numeric = not isinstance(value, (str, bool)) and not any(isinstance(c, (str, bool)) for c in self.choices)
             return min(self.choices, key=lambda choice: abs(choice - value)) if numeric else self.choices[0]
@@ -216,9 +223,6 @@ class Parameter:
         for path, values in self.when:
             text += f", where {path} is {' or '.join(map(str, values))}"
         return text
-
-    def _zero(self) -> float | int:
-        return 0 if self.kind == "int" else 0.0
 
 
 def value_at(config: Config, path: str) -> Any:

@@ -4,7 +4,7 @@
       losses.intra: {log: [0.001, 10], off: 0.2}      # log-uniform; exactly 0 with probability 0.2
       losses.ce: {uniform: [0, 1], when: {extractors.weights: [trained, blend]}}
       codebook.dim: {int: [16, 128], log: true}
-      generator.width: {times: [0.5, 1, 2]}           # factors of the configuration's own value
+  XX of the configuration's own value
       extractors.weights: {choice: [random, blend]}
     objectives: [accuracy, bytes]
 
@@ -169,18 +169,22 @@ class Space:
             for parameter, value in zip(self.parameters, combination, strict=True):
                 if parameter.applies(values):
                     values[parameter.path] = value
+                elif parameter.off is not None:
+                    values[parameter.path] = parameter.zero
             yield values
 
     def draw(self, suggest: Suggest) -> dict[str, Any]:
         """Values of a trial, from whatever suggests numbers: an ``optuna.Trial``, or `Dice`.
 
         A parameter ``p`` with ``off`` asks first for ``p?`` in [0, 1], which switches it off below ``off``, and only
-        then for ``p`` itself.
+        then for ``p`` itself. Where ``p``'s condition does not hold it is off, or, if it cannot be, left as it is.
         """
         values: dict[str, Any] = {}
         for parameter in self.parameters:
             if parameter.applies(values):
                 values[parameter.path] = parameter.draw(suggest)
+            elif parameter.off is not None:
+                values[parameter.path] = parameter.zero
         return values
 
     def sample(self, rng: random.Random) -> dict[str, Any]:
@@ -205,13 +209,17 @@ class Space:
 
     def contains(self, values: Mapping[str, Any]) -> bool:
         """Whether ``values`` are what `draw` could give."""
-        expected: dict[str, Any] = {}
+        seen: dict[str, Any] = {}
         for parameter in self.parameters:
-            if parameter.applies(expected):
-                if parameter.path not in values or not parameter.contains(values[parameter.path]):
-                    return False
-                expected[parameter.path] = values[parameter.path]
-        return set(expected) == set(values)
+            applies = parameter.applies(seen)
+            if not applies and parameter.off is None:
+                continue
+            if parameter.path not in values:
+                return False
+            value = seen[parameter.path] = values[parameter.path]
+            if not (parameter.contains(value) if applies else parameter.is_off(value)):
+                return False
+        return set(seen) == set(values)
 
     def start(self, config: Config) -> tuple[dict[str, Any], tuple[str, ...]]:
         """The configuration's own values, as a point of the space.
@@ -222,9 +230,12 @@ class Space:
         values: dict[str, Any] = {}
         moved: list[str] = []
         for parameter in self.parameters:
-            if not parameter.applies(values):
-                continue
             own = value_at(config, parameter.path)
+            if not parameter.applies(values):
+                if parameter.off is not None:
+                    values[parameter.path] = parameter.zero
+                    moved += [] if parameter.is_off(own) else [parameter.path]
+                continue
             values[parameter.path] = parameter.nearest(own)
             if not parameter.contains(own):
                 moved.append(parameter.path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from raycondense.configfile import override
 from raycondense.presets import PRESETS, get_preset
 from raycondense.tuning.space import Space
 
-FILES = sorted((Path(__file__).resolve().parents[3] / "tune_spaces").glob("*"))
+ROOT = Path(__file__).resolve().parents[3]
+FILES = sorted((ROOT / "tune_spaces").glob("*"))
 
 
 def test_the_named_spaces_are_there():
@@ -58,3 +60,10 @@ def test_loss_weights_have_a_real_zero_and_sizes_two_objectives():
     assert all(p.log and p.off for p in weights.parameters)
     assert weights.objectives == ("accuracy",)
     assert Space.load(next(path for path in FILES if path.stem == "generator_size")).objectives == ("accuracy", "bytes")
+
+
+def test_the_example_in_the_documents_is_valid(tmp_path):
+    (example,) = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs" / "sweep.md").read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "example.yaml").write_text(example)
+    space = Space.load(tmp_path / "example.yaml").for_config(get_preset("cifar10"))
+    assert len(space.parameters) == example.count("{") == 6
