@@ -4,7 +4,7 @@
       losses.intra: {log: [0.001, 10], off: 0.2}      # log-uniform; exactly 0 with probability 0.2
       losses.ce: {uniform: [0, 1], when: {extractors.weights: [trained, blend]}}
       codebook.dim: {int: [16, 128], log: true}
-  XX of the configuration's own value
+      generator.width: {times: [0.25, 0.5, 1]}        # factors of the configuration's own value
       extractors.weights: {choice: [random, blend]}
     objectives: [accuracy, bytes]
 
