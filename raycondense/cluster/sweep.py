@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -199,6 +200,9 @@ class SweepLog(tune.Callback):
                 "artifact": self._folder.relative(artifact) if artifact else None,
             }
         )
+        # What a trial that has ended would go on from is of no use any more, and larger than all the rest of it.
+        for name in ("checkpoints", "ray"):
+            shutil.rmtree(self._folder.trial(trial.config["trial"]) / name, ignore_errors=True)
         self._winners.look()
 
     def __getstate__(self) -> dict[str, Any]:

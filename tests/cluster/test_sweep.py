@@ -103,6 +103,7 @@ def test_a_worse_trial_is_stopped_and_the_next_takes_its_place(digits: Path, ray
     assert own.artifact is not None
     assert load(own.artifact).config.codebook.ipc == (1, 3)
     assert (own.artifact.parent / "initial" / "config.json").is_file()
+    assert not list(plan.folder.glob("trials/*/checkpoints"))
     study = open_study(plan)
     assert [t.state for t in study.trials[:2]] == [TrialState.COMPLETE, TrialState.PRUNED]
     assert study.trials[0].value == own.accuracy
