@@ -218,6 +218,7 @@ def wait_for(what: Callable[[], bool], driver: subprocess.Popen[str], seconds: f
         time.sleep(0.02)
 
 
+@pytest.mark.timeout(600)
 def test_a_killed_driver_and_a_killed_trial_lose_nothing_that_was_done(digits: Path, tmp_path: Path) -> None:
     space = {"parameters": {"losses.inter": {"log": [0.01, 1]}}}
     changes = {"condense.images": 9 * 4000, "condense.checkpoint_images": 4000, "initialise.steps": 20}
@@ -245,7 +246,7 @@ def test_a_killed_driver_and_a_killed_trial_lose_nothing_that_was_done(digits: P
     except BaseException:
         driver.kill()
         raise
-    output, _ = driver.communicate(timeout=200)
+    output, _ = driver.communicate(timeout=400)
     assert driver.returncode == 0, output
     assert events(plan)[: len(before)] == before
     assert [(record.state, len(record.rungs)) for record in trials(plan)] == [("complete", 1)] * 3
@@ -260,6 +261,7 @@ def test_a_killed_driver_and_a_killed_trial_lose_nothing_that_was_done(digits: P
     assert measured(plan)
 
 
+@pytest.mark.timeout(600)
 def test_trials_of_two_workers_are_stopped_and_give_back_what_they_had(digits: Path, tmp_path: Path) -> None:
     """The dashboard is what tells Ray that the workers of a stopped trial are nobody's any more."""
     plan = seed_that_draws(
@@ -271,7 +273,7 @@ def test_trials_of_two_workers_are_stopped_and_give_back_what_they_had(digits: P
         tmp_path, digits=digits, out=tmp_path / "s", space=START, arguments=asked, dashboard=True, cpus=3,
         changes={"seed": plan.seed},
     )  # fmt: skip
-    output, _ = driver.communicate(timeout=280)
+    output, _ = driver.communicate(timeout=570)
     assert driver.returncode == 0, output
     own, worse, third = trials(dataclasses.replace(plan, folder=tmp_path / "s"))
     assert (own.state, len(own.rungs)) == ("complete", 3)
