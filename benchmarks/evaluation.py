@@ -1,7 +1,7 @@
 """How many students a pool of actors trains in an hour, and what the pool costs a job.
 
-One run, the same students of the DM protocol on random real digits, three ways taken in turn, several repetitions,
-medians::
+One run, the same students of the DM protocol on random real digits, four ways taken in turn, several repetitions,
+medians. Bare processes show what the machine has to give: CPUs that share caches and memory add up to less::
 
     python benchmarks/evaluation.py                       # two actors of one CPU against one process
     python benchmarks/evaluation.py --workers 4 --resolution 16 --out docs/results/pool.md
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import multiprocessing
 import platform
 import shlex
 import statistics
@@ -21,7 +22,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,15 +91,24 @@ def measure(options: argparse.Namespace, folder: Path) -> str:
     threads = usable_cpus()
     alone, every = "one process, 1 thread", f"one process, {threads} threads"
     pooled = f"pool, {options.workers} actors of 1 CPU"
+    bare = f"{options.workers} bare processes of 1 thread"
     start = time.perf_counter()
     connect()
     once = {"starting Ray on this machine": time.perf_counter() - start}
     start = time.perf_counter()
-    with EvaluationPool(folder / "pool", workers=options.workers) as pool:
+    spawned = ProcessPoolExecutor(
+        options.workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=torch.set_num_threads,
+        initargs=(1,),
+    )
+    with EvaluationPool(folder / "pool", workers=options.workers) as pool, spawned:
         pool.run([Idle("first")])
         once["from the pool's making to its first result"] = time.perf_counter() - start
         ways: dict[str, Run] = {
             pooled: pool.run,
+            # What this machine has to give: the same processes with nothing around them.
+            bare: lambda works: list(spawned.map(partial(bare_run, folder / "bare"), works)),
             every: lambda works: here(works, Store(folder / "every"), threads),
             alone: lambda works: here(works, Store(folder / "alone"), 1),
         }
@@ -120,7 +132,7 @@ def measure(options: argparse.Namespace, folder: Path) -> str:
                     busy.append(trained / (seconds[name][-1] * options.workers))
                 print(f"{repetition}: {name}: {seconds[name][-1]:.2f} s", file=sys.stderr)
         each = idle_costs(pool, options.idle, row)
-    return report(options, seconds, busy, once, each, (pooled, every, alone))
+    return report(options, seconds, busy, once, each, (pooled, bare, every, alone))
 
 
 def job(folder: Path, student: int, options: argparse.Namespace) -> Job:
@@ -147,6 +159,11 @@ def here(works: Sequence[Work], store: Store, threads: int) -> list[Outcome]:
         return run_here(works, store)
     finally:
         torch.set_num_threads(before)
+
+
+def bare_run(folder: Path, work: Work) -> Outcome:
+    """One student in a bare process, its row recorded as the pool's are."""
+    return run_here([work], Store(folder))[0]
 
 
 def checked(outcomes: list[Outcome]) -> list[Outcome]:
@@ -179,21 +196,21 @@ def report(
     busy: list[float],
     once: dict[str, float],
     each: dict[str, float],
-    names: tuple[str, str, str],
+    names: tuple[str, str, str, str],
 ) -> str:
     rates = {name: [3600 * options.students / value for value in values] for name, values in seconds.items()}
     middle = {name: statistics.median(values) for name, values in rates.items()}
-    _, every, alone = names
+    _, bare, every, alone = names
     lines = [
         f"Students per hour: medians of {options.repeats} repetitions of {options.students} students taken in turn, "
         f"range from the slowest to the fastest. ConvNet of width {options.width}, {options.steps} steps on "
         f"{10 * options.ipc} digits of {options.resolution} px, scored on the test split.",
         "",
-        f"| way | students/hour | range | × {every} | × {alone} |",
-        "|---|---:|---:|---:|---:|",
+        f"| way | students/hour | range | × {bare} | × {every} | × {alone} |",
+        "|---|---:|---:|---:|---:|---:|",
     ]
     for name in names:
-        ratios = [f"{middle[name] / middle[other]:.2f}" for other in (every, alone)]
+        ratios = [f"{middle[name] / middle[other]:.2f}" for other in (bare, every, alone)]
         spread = f"{min(rates[name]):.0f}–{max(rates[name]):.0f}"
         lines.append(f"| {name} | {middle[name]:.0f} | {spread} | {' | '.join(ratios)} |")
     lines += [
