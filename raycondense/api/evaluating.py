@@ -87,10 +87,12 @@ def evaluate_many(
     from raycondense.evaluation import run
     from raycondense.evaluation.carry_out import Runner
     from raycondense.evaluation.queue import Outcome, run_here
-    from raycondense.evaluation.scores import save_scores
+    from raycondense.evaluation.scores import save_scores, scores_to_add_to
     from raycondense.evaluation.store import Store
 
     loaded = [artifact if isinstance(artifact, Artifact) else load(artifact) for artifact in artifacts]
+    for artifact in loaded if save else []:
+        scores_to_add_to(artifact)  # a damaged file is to be known before hours of training, not after them
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     runner: Runner = run_here
     if workers > 1:

@@ -25,14 +25,23 @@ def save_scores(folder: str | os.PathLike[str], evaluation: Evaluation) -> Evalu
     Raises:
         ArtifactError: there is no artefact at ``folder``, or its ``scores.json`` is damaged.
     """
-    artifact = load(folder)
-    # What an older version wrote cannot be read any more, which must not keep anybody from evaluating anew.
-    outdated = artifact.scores.get("format_version", FORMAT_VERSION) in range(FORMAT_VERSION)
-    before = None if outdated else saved_scores(artifact)
+    before = scores_to_add_to(load(folder))
     if before is not None and _same_protocol(before, evaluation):
         evaluation = _merged(before, evaluation)
     write_scores(folder, evaluation.to_dict())
     return evaluation
+
+
+def scores_to_add_to(artifact: Artifact) -> Evaluation | None:
+    """The evaluation that a new one is added to; None where there is none, or one of an older version.
+
+    What an older version wrote cannot be read any more, which must not keep anybody from evaluating anew.
+
+    Raises:
+        ArtifactError: ``scores.json`` is damaged.
+    """
+    outdated = artifact.scores.get("format_version", FORMAT_VERSION) in range(FORMAT_VERSION)
+    return None if outdated else saved_scores(artifact)
 
 
 def saved_scores(artifact: Artifact) -> Evaluation | None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from raycondense import api
 from raycondense.artifact.load import load
 from raycondense.artifact.weights import write_weights
 from raycondense.config import EvaluationConfig
@@ -404,3 +405,16 @@ def test_scores_are_kept_in_the_artefact_and_rows_of_one_protocol_add_up(tiny_ru
     # Another protocol's rows are never put beside these.
     third = evaluate(folder, tiny_run.test, config=dataclasses.replace(config, lr=0.02), ipc=[1], **arguments)
     assert save_scores(folder, third) == third == saved_scores(load(folder))
+
+
+def test_damaged_scores_are_known_before_anything_is_trained(tiny_run, tmp_path) -> None:
+    folder = tmp_path / "artifact"
+    shutil.copytree(tiny_run.artifact, folder)
+    (folder / "scores.json").write_text('{"format_version": 2}')
+    with pytest.raises(ArtifactError, match=r"scores\.json"):
+        api.evaluate(folder, tiny_run.test, store=tmp_path / "store", train_data=tiny_run.train, progress=False)
+    assert not (tmp_path / "store").exists()
+    (folder / "scores.json").write_text('{"format_version": 1}')
+    config = dataclasses.replace(FAST, students=1, baselines=())
+    api.evaluate(folder, tiny_run.test, config=config, progress=False)
+    assert saved_scores(load(folder)) is not None
