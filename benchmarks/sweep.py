@@ -17,9 +17,10 @@ time counts as ``trained``: compare the ways.
 
 On two busy cores of an AMD EPYC (digits, 25,600 images a trial, ratios rather than seconds): a reused process takes
 0.5 s of machinery and 2.0 s of training, a fresh one 4.4 s and 11.0 s, of which 9 s are imports and first calls; so of
-a trial of a minute reuse saves a fifth, and leaves less than one percent. Beginning where another trial came to saved
-a further 10 to 20 s (the first trial: networks, medoids and reconstruction). What is left is judging: three rungs of
-two students, 14 to 16 s, the larger part of so short a trial.
+a trial of a minute reuse saves a fifth, and leaves one percent. Beginning where another trial came to saves as much
+again: with fresh processes the first trial trained for 22 s and the others, which found the start, for 11 s. A trial of
+two workers costs 27 s of machinery (once, on a machine with other work beside it): many short trials want one worker
+each. What is left is judging, three rungs of two students: 14 to 18 s, the larger part of so short a trial.
 """
 
 from __future__ import annotations
