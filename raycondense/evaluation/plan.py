@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from raycondense.artifact.format import WEIGHTS
@@ -35,7 +36,7 @@ class Plan:
     """Rows that were asked for and cannot be had, and why."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Planner:
     """Lists the works; what a user may have got wrong has been checked before (see `raycondense.evaluation.run`)."""
 
@@ -46,6 +47,7 @@ class Planner:
     train_path: Path | None
     train: Sidecar | None
     device: str
+    _sha256: dict[Path, str] = field(default_factory=dict, init=False)
 
     def plan(self, ipc: Sequence[int]) -> Plan:
         """The works for banks of ``ipc`` images per class."""
@@ -63,12 +65,12 @@ class Planner:
             self._diagnose(plan)
         return plan
 
-    @property
+    @cached_property
     def domain(self) -> Domain:
         """What students take in and give out."""
         return Domain.of(self.artifact)
 
-    @property
+    @cached_property
     def reference(self) -> Reference | None:
         """The reference network; None without training images."""
         if self.train is None or self.train_path is None:
@@ -116,6 +118,12 @@ class Planner:
                 elif method == "random":
                     yield self._real(method, ipc)
 
+    def _hash(self, path: Path) -> str:
+        # Asked for once for each architecture, accounting and bank.
+        if path not in self._sha256:
+            self._sha256[path] = file_sha256(path)
+        return self._sha256[path]
+
     @property
     def _pixels(self) -> int:
         return 3 * self.artifact.resolution**2
@@ -123,7 +131,7 @@ class Planner:
     def _generated(self, method: str, artifact: Artifact, bank: int, stream: bool) -> SetSpec:
         assert artifact.path is not None
         return SetSpec(
-            method=method, bank=bank, source=str(artifact.path), source_sha256=file_sha256(artifact.path / WEIGHTS),
+            method=method, bank=bank, source=str(artifact.path), source_sha256=self._hash(artifact.path / WEIGHTS),
             domain=self.domain, images=artifact.num_classes * bank,
             bytes=rounded_bytes(artifact, self.config.weights, bank), weights=self.config.weights, stream=stream,
         )  # fmt: skip
@@ -191,8 +199,6 @@ class Planner:
         reference = self.reference
         assert reference is not None
         plan.before[reference.key] = reference
-        for job in plan.jobs:
-            one = Diagnosed(images=job.images, ipc=job.ipc, reference=reference)
-            fixed = job.accounting == "bank" and job.ipc and not job.images.draw
-            if fixed and one not in plan.diagnosed:
-                plan.diagnosed.append(one)
+        fixed = [job for job in plan.jobs if job.accounting == "bank" and job.ipc and not job.images.draw]
+        sets = {(one := Diagnosed(images=job.images, ipc=job.ipc, reference=reference)).key: one for job in fixed}
+        plan.diagnosed += sets.values()

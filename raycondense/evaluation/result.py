@@ -18,10 +18,8 @@ from raycondense.config import ACCOUNTINGS, EvaluationConfig
 from raycondense.configfile import config_to_dict, section_from_dict
 from raycondense.errors import ArtifactError, choices_message
 from raycondense.evaluation.columns import diagnostics_table, score_table
-from raycondense.evaluation.columns import percent as percent
 from raycondense.evaluation.measures import scores_of
 from raycondense.evaluation.methods import FROM_GENERATOR, METHOD_NAMES
-from raycondense.evaluation.methods import OURS as OURS
 from raycondense.evaluation.protocols import protocol_label
 
 FORMAT_VERSION = 2

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from raycondense.artifact.load import Artifact
 from raycondense.evaluation.baselines import baseline_set
+from raycondense.evaluation.diagnostics import Embed
 from raycondense.evaluation.neighbours import nearest
-from raycondense.evaluation.reference import Embed
 from raycondense.report.images import spread_out
 
 MOST_REAL = 20_000

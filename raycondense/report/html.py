@@ -13,9 +13,9 @@ from raycondense.artifact.sizes import format_bytes
 from raycondense.errors import RunError
 from raycondense.evaluation.baselines import find_train_data
 from raycondense.evaluation.columns import percent
+from raycondense.evaluation.diagnostics import Embed
 from raycondense.evaluation.methods import OURS
 from raycondense.evaluation.protocols import protocol_label
-from raycondense.evaluation.reference import Embed
 from raycondense.evaluation.result import Evaluation
 from raycondense.evaluation.scores import saved_scores
 from raycondense.report.features import feature_space, random_features

@@ -10,8 +10,8 @@ import pytest
 
 from raycondense.config import EvaluationConfig
 from raycondense.errors import ArtifactError
-from raycondense.evaluation.columns import DIAGNOSTICS
-from raycondense.evaluation.result import Evaluation, percent, summarise
+from raycondense.evaluation.columns import DIAGNOSTICS, percent
+from raycondense.evaluation.result import Evaluation, summarise
 
 
 def result(method: str, accuracy: float, *, ipc: int = 1, student: int = 0, **changes: Any) -> dict[str, Any]:
