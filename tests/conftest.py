@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
+import socket
+import subprocess
+import sys
 import tempfile
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +30,12 @@ os.environ.update(
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
         "MPLBACKEND": "Agg",
         "HF_HUB_OFFLINE": "1",
+        # For a test's own S3 server; no test may reach a real account.
+        "AWS_ACCESS_KEY_ID": "nobody",
+        "AWS_SECRET_ACCESS_KEY": "nobodys-secret",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
     }
 )
 os.environ.pop("RAY_ADDRESS", None)
@@ -68,6 +80,49 @@ def ray_session() -> Iterator[None]:
     yield
     ray.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+class S3Server:
+    """An S3 server on loopback, in a process of its own."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def bucket(self) -> str:
+        """A fresh bucket's name."""
+        name = f"bucket-{secrets.token_hex(6)}"
+        urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{self.port}/{name}", method="PUT"), timeout=20)
+        return name
+
+    def uri(self, path: str, port: int | None = None) -> str:
+        """URI of ``bucket/key``; through another port where a proxy stands before the server."""
+        return f"s3://{path}?scheme=http&endpoint_override=127.0.0.1:{port or self.port}&region=us-east-1"
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """An S3 server that is empty at first."""
+    pytest.importorskip("moto")
+    pytest.importorskip("flask_cors")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                assert process.poll() is None, "the S3 server has ended"
+                assert time.monotonic() < end, "the S3 server does not answer"
+                time.sleep(0.1)
+        yield S3Server(port)
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture(scope="session")

@@ -136,24 +136,37 @@ class Sidecar:
         """
         path = cls.path(beton)
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
         except FileNotFoundError:
             raise DataError(
                 f"{path}: no such file; a beton needs its sidecar beside it (`raycondense prepare` writes both)"
             ) from None
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             raise DataError(f"{path}: cannot be read as JSON: {error}") from error
+        return cls.from_json(text, path)
+
+    @classmethod
+    def from_json(cls, text: str, name: str | os.PathLike[str]) -> Sidecar:
+        """The sidecar that `to_json` wrote; ``name`` is the file's, for messages.
+
+        Raises:
+            DataError: it is damaged or from a newer raycondense.
+        """
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{name}: cannot be read as JSON: {error}") from error
         version = values.get("format_version") if isinstance(values, dict) else None
         if type(version) is int and version > FORMAT_VERSION:
             raise DataError(
-                f"{path}: found format_version {version}, valid: up to {FORMAT_VERSION}; a newer raycondense wrote it"
+                f"{name}: found format_version {version}, valid: up to {FORMAT_VERSION}; a newer raycondense wrote it"
             )
         if type(version) is not int or version < 1:
-            raise DataError(f"{path}: damaged: no format_version")
+            raise DataError(f"{name}: damaged: no format_version")
         try:
             return cls(**_checked_types(values))
         except (DataError, TypeError) as error:
-            raise DataError(f"{path}: damaged: {error}") from error
+            raise DataError(f"{name}: damaged: {error}") from error
 
     def verify(self, beton: str | os.PathLike[str], *, full: bool = False) -> None:
         """Check that ``beton`` is the file that this sidecar describes.
