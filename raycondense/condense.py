@@ -66,7 +66,7 @@ def condense(config: Config, train: Path, state: TrainState, host: Host, progres
     settings = config.condense
     updater = Updater(
         state.model, host, lr_generator=settings.lr_generator, lr_codebook=settings.lr_codebook,
-        grad_clip=settings.grad_clip,
+        grad_clip=settings.grad_clip, stopwatch=progress.stopwatch,
     )  # fmt: skip
     updater.load_state_dict(state.optimizers)
     if state.images >= settings.images:
@@ -75,15 +75,18 @@ def condense(config: Config, train: Path, state: TrainState, host: Host, progres
     with batches:
         progress.facts["loader"] = batches.loader
         normalize = Normalize(batches.sidecar.mean, batches.sidecar.std).to(host.device)
-        step = CondenseStep(config, state, normalize, host)
+        stopwatch = progress.stopwatch
+        step = CondenseStep(config, state, normalize, host, stopwatch)
         named: dict[str, Tensor] = {}
         images = 0
+        stopwatch.start("data")
         for batch in batches.steps(state.step):
             step_classes = len(batches.plan.step_classes(batch.step))
             for name, value in step(batch, updater, step_classes=step_classes).items():
                 named[name] = named[name] + value if name in named else value
             images += step_classes * settings.real_per_class
             if (batch.step + 1) % settings.accumulate:
+                stopwatch.start("data")
                 continue
             decay = cosine(state.images / settings.images) if settings.lr_schedule == "cosine" else 1.0
             updater.apply(accumulated=settings.accumulate, lr_factor=decay)
@@ -95,3 +98,4 @@ def condense(config: Config, train: Path, state: TrainState, host: Host, progres
             named, images = {}, 0
             if state.images >= settings.images:
                 break
+            stopwatch.start("data")

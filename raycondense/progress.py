@@ -13,6 +13,7 @@ from raycondense.config import Config
 from raycondense.errors import DivergedError, Interrupted
 from raycondense.host import Host
 from raycondense.state import TrainState
+from raycondense.stopwatch import Stopwatch
 
 
 class Progress:
@@ -29,6 +30,8 @@ class Progress:
         self._steps = 0
         self._logged, self._saved = state.images, state.images
         self._since = time.perf_counter()
+        self.stopwatch = Stopwatch(host.device)
+        """What it measures stands in the log records, for stages that start its parts."""
         self.facts: dict[str, float | str] = {}
         """What stands in every log record beside the numbers, such as the loader that reads."""
         self._last_checkpoint = state.name if state.images else "none"
@@ -81,7 +84,10 @@ class Progress:
         names = list(self._sums)
         sums = torch.stack([self._sums[name].double() / self._steps for name in names])
         bad = torch.stack([self._bad_steps[name] for name in names])
-        host.all_reduce([sums])
+        split = self.stopwatch.read()
+        # The mean over ranks: the sum of the parts is the time of a step, as all ranks wait for each other.
+        seconds = sums.new_tensor([value / (self._steps * host.world_size) for value in split.values()])
+        host.all_reduce([sums, seconds])
         everywhere = torch.stack(host.all_gather(bad))
         values = dict(zip(names, sums.tolist(), strict=True))
         for name, steps in zip(names, everywhere.T.tolist(), strict=True):
@@ -96,6 +102,10 @@ class Progress:
         record: dict[str, float | str] = {"stage": state.stage, "step": state.step, "images": state.images}
         record |= {"total": total, "images_per_second": rate}
         record |= self.facts
-        host.log(record | {f"loss/{name}": value for name, value in values.items()})
+        record |= {f"loss/{name}": value for name, value in values.items()}
+        record |= {f"seconds/{part}": value for part, value in zip(split, seconds.tolist(), strict=True)}
+        if host.device.type == "cuda":
+            record["gpu_memory_bytes"] = torch.cuda.max_memory_allocated(host.device)
+        host.log(record)
         self._sums, self._bad_steps, self._steps = {}, {}, 0
         self._logged, self._since = state.images, time.perf_counter()

@@ -22,6 +22,7 @@ from raycondense.data.normalize import Normalize
 from raycondense.host import Host
 from raycondense.seeds import derive_seed, seeded_generator
 from raycondense.state import TrainState
+from raycondense.stopwatch import Stopwatch
 from raycondense.updates import Updater
 
 
@@ -44,13 +45,22 @@ class CondenseStep:
         state: model, pool and discriminator.
         normalize: standardises images with the dataset's mean and standard deviation.
         host: rank, device and collectives.
+        stopwatch: told what the step is at, forwards and backwards.
     """
 
-    def __init__(self, config: Config, state: TrainState, normalize: Normalize, host: Host) -> None:
+    def __init__(
+        self,
+        config: Config,
+        state: TrainState,
+        normalize: Normalize,
+        host: Host,
+        stopwatch: Stopwatch | None = None,
+    ) -> None:
         self._config = config
         self._state = state
         self._normalize = normalize
         self._host = host
+        self._stopwatch = stopwatch or Stopwatch()
         wants_bf16 = config.condense.precision == "bfloat16" or (
             config.condense.precision == "auto" and host.device.type == "cuda" and torch.cuda.is_bf16_supported()
         )
@@ -73,12 +83,14 @@ class CondenseStep:
             This rank's share of each loss, unweighted, detached, on the device: the sum over ranks is the loss.
             ``total`` is their weighted sum.
         """
-        model, config = self._state.model, self._config
+        model, config, stopwatch = self._state.model, self._config, self._stopwatch
         classes = batch.classes.to(self._host.device)
         positions, banks = self._positions(batch.step)
+        stopwatch.start("extractors")
         extractor = self._state.pool.draw(batch.step, self._host.rank)
         targets = self._targets(batch, extractor, banks)
 
+        stopwatch.start("generator")
         codes = model.codebook.codes.detach()[classes][:, positions].requires_grad_(updater.codes_need_gradient)
         labels = classes.repeat_interleave(len(positions))
         with self._autocast():
@@ -89,6 +101,7 @@ class CondenseStep:
                 images.requires_grad_()
             else:
                 images = model.generator(codes.flatten(0, 1), labels)
+                self._begins_backwards("generator", images)
             named = self._losses(images, labels, batch.step, extractor, targets, banks, step_classes)
         weights = {
             "match": config.losses.matching_weight,
@@ -101,6 +114,7 @@ class CondenseStep:
         if config.condense.two_pass:
             # GLaD's two passes: the loss's gradient at the images, then back through the generator in chunks.
             (gradient,) = torch.autograd.grad(total, images)
+            stopwatch.start("generator")
             parts = zip(*self._chunks(codes, labels), gradient.split(config.condense.two_pass), strict=True)
             for part, names, part_gradient in parts:
                 with self._autocast():
@@ -108,6 +122,7 @@ class CondenseStep:
                 again.backward(part_gradient.to(again.dtype))
         else:
             total.backward()
+        stopwatch.start("update")
         if codes.grad is not None:
             updater.add_code_gradient(labels, positions.repeat(len(classes)), codes.grad.flatten(0, 1))
 
@@ -116,6 +131,11 @@ class CondenseStep:
             named["inter"] = named["inter"] / self._host.world_size
         shares = {name: value.detach() for name, value in named.items()}
         return shares | {"total": torch.stack([weights[name] * value for name, value in shares.items()]).sum()}
+
+    def _begins_backwards(self, part: str, output: Tensor) -> None:
+        """When the gradient of ``output`` is known, the backward pass of ``part`` begins."""
+        if output.requires_grad:
+            output.register_hook(lambda gradient: self._stopwatch.start(part))
 
     @property
     def _gathers_centers(self) -> bool:
@@ -153,6 +173,7 @@ class CondenseStep:
         labels = batch.classes.to(device).repeat_interleave(per_class)
         with self._autocast():
             features = extractor(self._augmented(images.flatten(0, 1), batch.step, labels)).embedding
+        self._stopwatch.start("losses")
         features = features.float().unflatten(0, (count, per_class))
         bounded = config.intra > 0 and config.intra_bounded
         spreads = [
@@ -177,7 +198,10 @@ class CondenseStep:
     ) -> dict[str, Tensor]:
         """Named losses of images [C·K, 3, R, R]: means over the step's classes and over banks."""
         config = self._config.losses
+        self._stopwatch.start("extractors")
         found = extractor(self._augmented(images, step, labels))
+        self._begins_backwards("extractors", found.embedding)
+        self._stopwatch.start("losses")
         count = len(targets.features)
         features = found.embedding.float().unflatten(0, (count, -1))
         share = 1.0 / (step_classes * len(banks))
@@ -211,7 +235,8 @@ class CondenseStep:
         if self._gathers_centers:
             # Centers travel, features don't. The plan tells every rank how many classes the others have.
             lengths = [len(part) for part in np.array_split(range(step_classes), self._host.world_size)]
-            centers = self._host.all_gather(own, lengths)
+            with self._stopwatch.part("all_reduce"):
+                centers = self._host.all_gather(own, lengths)
             centers[self._host.rank] = own
             everyones = torch.cat(centers)
         else:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from raycondense.host import Host
 from raycondense.state import CondensedModel
+from raycondense.stopwatch import Stopwatch
 
 
 class Updater:
@@ -24,13 +25,22 @@ class Updater:
         lr_generator: Adam's learning rate; 0 freezes the generator.
         lr_codebook: sparse Adam's learning rate; 0 freezes the codes.
         grad_clip: largest norm of the generator's gradient; 0 is no limit.
+        stopwatch: told when workers exchange gradients.
     """
 
     def __init__(
-        self, model: CondensedModel, host: Host, *, lr_generator: float, lr_codebook: float, grad_clip: float = 0.0
+        self,
+        model: CondensedModel,
+        host: Host,
+        *,
+        lr_generator: float,
+        lr_codebook: float,
+        grad_clip: float = 0.0,
+        stopwatch: Stopwatch | None = None,
     ) -> None:
         self._model = model
         self._host = host
+        self._stopwatch = stopwatch or Stopwatch()
         self._rates = (lr_generator, lr_codebook)
         self._grad_clip = grad_clip
         self._generator = list(model.generator.parameters()) if lr_generator else []
@@ -63,7 +73,8 @@ class Updater:
             gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self._generator]
             for parameter, gradient in zip(self._generator, gradients, strict=True):
                 parameter.grad = gradient
-            self._host.all_reduce(gradients)
+            with self._stopwatch.part("all_reduce"):
+                self._host.all_reduce(gradients)
             if accumulated > 1:
                 torch._foreach_div_(gradients, float(accumulated))
             if self._grad_clip:
@@ -87,7 +98,8 @@ class Updater:
         if self._host.world_size == 1:
             return rows, values
         packed = torch.cat([rows.view(torch.float32).view(-1, 2), values], dim=1)
-        together = torch.cat(self._host.all_gather(packed))
+        with self._stopwatch.part("all_reduce"):
+            together = torch.cat(self._host.all_gather(packed))
         return together[:, :2].contiguous().view(torch.int64).flatten(), together[:, 2:]
 
     @staticmethod
