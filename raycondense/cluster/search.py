@@ -139,7 +139,7 @@ class StudySearch(Searcher):
             # The study decides what a trial is called: asked once, a number is never given again.
             self._study.sampler = sampler(self._plan, len(self._study.get_trials(deepcopy=False)))
             asked = self._study.ask()
-            number, values = asked.number, self._plan.space.draw(asked)
+            number, values = asked.number, self._plan.space.draw(asked, whole=self._plan.search == "cmaes")
         self._numbers[trial_id] = number
         return {"trial": number, "values": values}
 

@@ -169,10 +169,15 @@ class Parameter:
             return self.choices
         return (*(() if self.off is None else (self.zero,)), self.low, self.high)
 
-    def draw(self, suggest: Suggest) -> Any:
+    def draw(self, suggest: Suggest, whole: bool = False) -> Any:
         """A value; see `raycondense.tuning.space.Space.draw`."""
-        if self.off is not None and suggest.suggest_float(self.switch, 0.0, 1.0) < self.off:
+        off = self.off is not None and suggest.suggest_float(self.switch, 0.0, 1.0) < self.off
+        if off and not whole:
             return self.zero
+        value = self._value(suggest)
+        return self.zero if off else value
+
+    def _value(self, suggest: Suggest) -> Any:
         if self.kind == "choice":
             return suggest.suggest_categorical(self.path, list(self.choices))
         assert self.low is not None

@@ -173,17 +173,25 @@ class Space:
                     values[parameter.path] = parameter.zero
             yield values
 
-    def draw(self, suggest: Suggest) -> dict[str, Any]:
+    def draw(self, suggest: Suggest, whole: bool = False) -> dict[str, Any]:
         """Values of a trial, from whatever suggests numbers: an ``optuna.Trial``, or `Dice`.
 
         A parameter ``p`` with ``off`` asks first for ``p?`` in [0, 1], which switches it off below ``off``, and only
         then for ``p`` itself. Where ``p``'s condition does not hold it is off, or, if it cannot be, left as it is.
+
+        Args:
+            suggest: asked for each number.
+            whole: also ask for what is off or does not apply, so that all trials have the same parameters: CMA-ES
+                searches only those, and would search nothing but switches.
         """
         values: dict[str, Any] = {}
         for parameter in self.parameters:
             if parameter.applies(values):
-                values[parameter.path] = parameter.draw(suggest)
-            elif parameter.off is not None:
+                values[parameter.path] = parameter.draw(suggest, whole)
+                continue
+            if whole:
+                parameter.draw(suggest, whole)
+            if parameter.off is not None:
                 values[parameter.path] = parameter.zero
         return values
 

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import importlib.util
 import json
+import math
 import os
 import shutil
 import socket
@@ -58,7 +59,7 @@ def drawn(plan: SweepPlan, number: int) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("search", [name for name in SEARCHES if name != "cmaes"])
+@pytest.mark.parametrize("search", SEARCHES)
 def test_trials_begin_with_the_configurations_own_values_and_stay_in_the_space(make: Make, search: str) -> None:
     two = {**SPACE, "objectives": ["accuracy", "bytes"]} if search.startswith("nsga") else SPACE
     plan = make(two, search=search, trials=25)
@@ -69,6 +70,21 @@ def test_trials_begin_with_the_configurations_own_values_and_stay_in_the_space(m
     intra = [one["values"]["losses.intra"] for one in found]
     assert 0.0 in intra  # a real zero
     assert len(set(intra)) > 10
+
+
+def test_cmaes_climbs(make: Make) -> None:
+    """On a bowl its later trials come closer to the bottom than its first, in switches and weights."""
+    space = {"parameters": {f"losses.{name}": {"log": [0.001, 10], "off": 0.2} for name in ("intra", "inter")}}
+    plan = make(space, search="cmaes", trials=200)
+    search = StudySearch(plan, open_study(plan))
+    far: list[float] = []
+    for index in range(200):
+        values = search.suggest(f"t{index}")["values"]
+        logs = [math.log10(values[f"losses.{name}"] or 10.0) + 2 for name in ("intra", "inter")]  # best at 0.01
+        far.append(math.hypot(*logs))
+        search.on_trial_complete(f"t{index}", {"final": True, "accuracy": 1 - far[-1] / 5, "bytes": 1})
+    assert all(name in trial.params for trial in search._study.trials[1:] for name in ("losses.intra", "losses.intra?"))
+    assert sum(far[-40:]) < 0.5 * sum(far[1:41])
 
 
 def test_the_seed_decides_and_a_sweep_that_goes_on_draws_what_an_unbroken_one_does(make: Make) -> None:
