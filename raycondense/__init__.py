@@ -12,7 +12,10 @@ The public face is this module. Importing it is light: each name is fetched from
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
+
+from raycondense.redact import SecretsFilter
 
 __version__ = "0.1.0"
 
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     from raycondense.artifact.load import Artifact, load
     from raycondense.config import Config
     from raycondense.data.prepare import prepare
+
+# On our own logger, so that no handler of whoever runs us, on whatever node, gets to see a password.
+logging.getLogger(__name__).addFilter(SecretsFilter())
 
 __all__ = [
     "Artifact", "Config", "__version__", "evaluate", "fit", "load", "prepare", "presets", "sweep", "write_report",

@@ -11,10 +11,13 @@ import logging
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
+from types import TracebackType
 from typing import Any, TypeVar
 
 from raycondense.errors import ConfigError, RaycondenseError, choices_message
+from raycondense.redact import without_secrets
 
 VERBS = {
     "prepare": "turn a folder, Parquet shards, a torchvision dataset or an .npz into a .beton",
@@ -40,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=os.environ.get("RAYCONDENSE_LOG", "WARNING").upper(), format="%(name)s: %(message)s")
     logging.getLogger("raycondense").setLevel(os.environ.get("RAYCONDENSE_LOG", "INFO").upper())
     try:
+    sys.excepthook = _show_bug
         if not words or words[0] in ("-h", "--help"):
             print(usage())
             return 0 if words else 2
@@ -69,6 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def usage() -> str:
     """What ``raycondense --help`` prints."""
+def _show_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print the traceback of a bug, which may hold addresses, without what is secret in them."""
+    print(without_secrets("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
+
+
     lines = [f"  {name:<11} {what}" for name, what in VERBS.items()]
     return "\n".join(["usage: raycondense VERB [OPTIONS]   (raycondense VERB --help: its options)", "", *lines])
 

@@ -9,15 +9,22 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from raycondense.redact import without_secrets
+
 
 class RaycondenseError(Exception):
     """Root of all errors that raycondense raises on purpose.
+
+    Messages hold no secrets, wherever they came from: see `raycondense.redact`.
 
     Attributes:
         exit_code: exit status of the command line; 2 for a user's mistake, 1 for what went wrong in a run.
     """
 
     exit_code = 2
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(without_secrets(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class ConfigError(RaycondenseError, ValueError):

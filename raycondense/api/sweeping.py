@@ -11,7 +11,8 @@ from typing import Any
 from raycondense.api.fitting import resolve_config, resolve_for_data
 from raycondense.config import Config, EvaluationConfig
 from raycondense.errors import ConfigError, DataError, Interrupted, choices_message
-from raycondense.tuning.plan import SEARCHES, Resources, Search, SweepPlan, rungs_of, without_password
+from raycondense.redact import without_secrets
+from raycondense.tuning.plan import SEARCHES, Resources, Search, SweepPlan, rungs_of
 from raycondense.tuning.records import SweepFolder
 from raycondense.tuning.result import SweepResult, format_value
 from raycondense.tuning.space import Space
@@ -245,7 +246,7 @@ def check_storage(storage: str | None) -> None:
     """
     if storage is not None and "://" not in storage:
         raise ConfigError(
-            f"storage: found {without_password(storage)!r}, valid: a database's URL, e.g. sqlite:///study.db or "
+            f"storage: found {without_secrets(storage)!r}, valid: a database's URL, e.g. sqlite:///study.db or "
             "postgresql://user@host/name (without one the study is a journal file in the sweep's folder)"
         )
 

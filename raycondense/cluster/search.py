@@ -24,8 +24,9 @@ from ray.tune.search import Searcher
 
 from raycondense.errors import ConfigError, DependencyError, RunError
 from raycondense.evaluation.work import content_hash
+from raycondense.redact import without_secrets
 from raycondense.seeds import derive_seed
-from raycondense.tuning.plan import SweepPlan, without_password
+from raycondense.tuning.plan import SweepPlan
 from raycondense.tuning.records import SweepFolder, TrialRecord
 
 logger = logging.getLogger("raycondense")
@@ -59,7 +60,7 @@ def open_study(plan: SweepPlan) -> optuna.Study:
             study.set_metric_names(list(plan.objectives))
         study.enqueue_trial(plan.space.suggestions(plan.start))
     elif found != identity or (finished(study) and not SweepFolder(plan.folder).events.exists()):
-        where = plan.folder / "study.log" if plan.storage is None else without_password(plan.storage)
+        where = plan.folder / "study.log" if plan.storage is None else without_secrets(plan.storage)
         raise ConfigError(
             f"{where}: study {plan.name!r} is not this sweep's, which lies in {plan.folder}; name another folder "
             "with --out, whose name is the study's"
@@ -77,7 +78,7 @@ def open_storage(plan: SweepPlan) -> BaseStorage:
         journal = SweepFolder(plan.folder).study
         journal.parent.mkdir(parents=True, exist_ok=True)
         return JournalStorage(JournalFileBackend(str(journal)))
-    shown = without_password(plan.storage)
+    shown = without_secrets(plan.storage)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from raycondense.errors import RaycondenseError, RunError
 from raycondense.evaluation.work import Work
+from raycondense.redact import without_secrets
 
 if TYPE_CHECKING:
     from raycondense.evaluation.store import Store
@@ -259,7 +260,7 @@ def _because_of(work: Work, failed: Outcome) -> Exception:
 
 def describe(error: BaseException) -> str:
     """An exception in one line; errors of ours speak for themselves, others name their type."""
-    return str(error) if isinstance(error, RaycondenseError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, RaycondenseError) else without_secrets(f"{type(error).__name__}: {error}")
 
 
 def needs_first(works: Iterable[Work]) -> list[Work]:

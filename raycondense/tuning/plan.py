@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from raycondense.config import Config, EvaluationConfig
 from raycondense.configfile import config_to_dict
+from raycondense.redact import without_secrets
 from raycondense.tuning.space import Space
 
 Search = Literal["tpe", "random", "cmaes", "nsga2", "nsga3"]
@@ -164,16 +164,11 @@ class SweepPlan:
             "judge": config_to_dict(self.judge),
             "search": self.search,
             "seed": self.seed,
-            "storage": None if self.storage is None else without_password(self.storage),
+            "storage": None if self.storage is None else without_secrets(self.storage),
             "trials": self.trials,
             "winners": self.winners,
             "resources": {"trial": self.resources.trial, "pool": self.resources.pool},
         }
-
-
-def without_password(url: str) -> str:
-    """A database's URL as it may be written down."""
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
 
 
 def rungs_of(images: int, number: int, *, step_images: int = 1) -> tuple[int, ...]:

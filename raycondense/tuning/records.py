@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from raycondense.errors import ConfigError, RunError
+from raycondense.redact import clean
 from raycondense.storage import append_line, read_lines, write_json
 
 EVENTS = ("start", "rung", "end")
@@ -172,7 +173,7 @@ class SweepFolder:
         if kind == "end" and state not in STATES:
             raise ValueError(f"state: found {state!r}, valid: {', '.join(STATES)}")
         plain = {"time": time.time(), **event}
-        append_line(self.events, json.dumps(_plain(plain), ensure_ascii=False, allow_nan=False))
+        append_line(self.events, json.dumps(clean(_plain(plain)), ensure_ascii=False, allow_nan=False))
 
     def trials(self) -> list[TrialRecord]:
         """What is known of every trial so far, by number.

@@ -51,9 +51,10 @@ DOORS = {
     "tuning": "config configfile redact storage",
     "report": "artifact data evaluation storage tuning",
     # Where it runs, and the public face.
-    "cluster": "artifact condense config configfile data display evaluation host publish redact seeds state storage tuning",
-    "api": "artifact cluster condense config configfile data display evaluation host presets publish redact report storage "
+    "cluster": "artifact condense config configfile data display evaluation host publish redact seeds state storage "
     "tuning",
+    "api": "artifact cluster condense config configfile data display evaluation host presets publish redact report "
+    "storage tuning",
     "__init__": "api artifact config data presets redact",
     "testing": "api artifact augment condense config configfile data evaluation host losses models presets seeds state "
     "storage tuning",

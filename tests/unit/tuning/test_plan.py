@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from raycondense.tuning.plan import Resources, rungs_of, without_password
+from raycondense.redact import without_secrets
+from raycondense.tuning.plan import Resources, rungs_of
 
 
 @pytest.mark.parametrize(
@@ -55,4 +56,4 @@ def test_rungs_are_thirds_of_each_other_and_end_with_the_whole_run():
     ],
 )
 def test_passwords_are_not_written_down(url, shown):
-    assert without_password(url) == shown
+    assert without_secrets(url) == shown
