@@ -24,6 +24,7 @@ VERBS = {
     "fit": "condense a .beton into a generator",
     "evaluate": "train students on an artefact and on the baselines, and print the table",
     "sweep": "search loss weights, learning rates or sizes with many short runs, and evaluate the best",
+    "submit": "run a verb as a job on a Ray cluster and follow its log: submit [OPTIONS] -- VERB [ITS OPTIONS]",
     "report": "write the report.html of a run or the sweep.html of a sweep",
     "leaderboard": "print everything measured so far: sorted, filtered, as a table, Markdown, CSV or JSON",
     "export": "write an artefact's images as an ImageFolder, an .npz or a .beton",
@@ -42,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Configured here and not at import: a library must leave its user's logging alone.
     logging.basicConfig(level=os.environ.get("RAYCONDENSE_LOG", "WARNING").upper(), format="%(name)s: %(message)s")
     logging.getLogger("raycondense").setLevel(os.environ.get("RAYCONDENSE_LOG", "INFO").upper())
-    try:
     sys.excepthook = _show_bug
+    try:
         if not words or words[0] in ("-h", "--help"):
             print(usage())
             return 0 if words else 2
@@ -54,9 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if words[0] not in VERBS:
             raise ConfigError(choices_message("verb", words[0], VERBS))
-        from raycondense import verbs, verbs_leaderboard, verbs_sweep
+        from raycondense import verbs, verbs_leaderboard, verbs_submit, verbs_sweep
 
-        room = {"leaderboard": verbs_leaderboard, "sweep": verbs_sweep}.get(words[0], verbs)
+        rooms = {"leaderboard": verbs_leaderboard, "submit": verbs_submit, "sweep": verbs_sweep}
+        room = rooms.get(words[0], verbs)
         run: Callable[[list[str]], int] = getattr(room, words[0])
         return run(words[1:])
     except RaycondenseError as error:
@@ -71,13 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
-def usage() -> str:
-    """What ``raycondense --help`` prints."""
 def _show_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Print the traceback of a bug, which may hold addresses, without what is secret in them."""
     print(without_secrets("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
 
 
+def usage() -> str:
+    """What ``raycondense --help`` prints."""
     lines = [f"  {name:<11} {what}" for name, what in VERBS.items()]
     return "\n".join(["usage: raycondense VERB [OPTIONS]   (raycondense VERB --help: its options)", "", *lines])
 
