@@ -53,6 +53,8 @@ class DataConfig:
     """Images read together from one place of the file; 1 is fully random order, more reads faster."""
     os_cache: bool = True
     """FFCV keeps the file in the operating system's page cache; off for files larger than memory."""
+    cache: str = ""
+    """Folder on each node's own disk where betons from URIs are staged; by default the user's cache folder."""
 
     def __post_init__(self) -> None:
         _check_choices(self, "data")
@@ -355,8 +357,9 @@ class EvaluationConfig:
 class ClusterConfig:
     """Where the work runs."""
 
-    workers: int = 1
-    """Ray Train workers; 0 runs in this process without Ray."""
+    workers: int | tuple[int, int] = 1
+    """Ray Train workers; 0 runs in this process without Ray; two numbers are the fewest and the most of an elastic run,
+    which takes what the cluster has."""
     gpus_per_worker: float = -1.0
     """GPUs of a worker; -1 takes one where the cluster has one for each worker and none elsewhere."""
     cpus_per_worker: float = 1.0
@@ -365,9 +368,18 @@ class ClusterConfig:
     """Times that a run is started again from its last checkpoint after a worker died."""
     checkpoints_kept: int = 2
     """Checkpoints kept on storage."""
+    storage_patience: float = 600.0
+    """Seconds that storage may be out of reach before a run gives up; it waits and tries again."""
+    resize_seconds: float = 60.0
+    """An elastic run looks this often whether the cluster has room for more workers."""
 
     def __post_init__(self) -> None:
-        _require(self.workers >= 0, "cluster.workers", self.workers, "0 (no Ray) or more")
+        if isinstance(self.workers, tuple):
+            pair: tuple[int, ...] = self.workers  # as a file may give it
+            valid = len(pair) == 2 and 1 <= pair[0] <= pair[1]
+            _require(valid, "cluster.workers", pair, "one number, or the fewest and the most: 1 4")
+        else:
+            _require(self.workers >= 0, "cluster.workers", self.workers, "0 (no Ray) or more")
         _require(
             self.gpus_per_worker == -1 or self.gpus_per_worker >= 0,
             "cluster.gpus_per_worker", self.gpus_per_worker, "-1 (one where there is one) or 0 or more",
@@ -375,6 +387,18 @@ class ClusterConfig:
         _require(self.cpus_per_worker > 0, "cluster.cpus_per_worker", self.cpus_per_worker, "more than 0")
         _require(self.max_failures >= -1, "cluster.max_failures", self.max_failures, "-1 (always) or more")
         _require(self.checkpoints_kept >= 1, "cluster.checkpoints_kept", self.checkpoints_kept, "1 or more")
+        _require(self.storage_patience >= 0, "cluster.storage_patience", self.storage_patience, "0 or more seconds")
+        _require(self.resize_seconds > 0, "cluster.resize_seconds", self.resize_seconds, "more than 0 seconds")
+
+    @property
+    def fewest_workers(self) -> int:
+        """Workers without which the run waits."""
+        return self.workers[0] if isinstance(self.workers, tuple) else self.workers
+
+    @property
+    def most_workers(self) -> int:
+        """Workers that the run never has more of."""
+        return self.workers[1] if isinstance(self.workers, tuple) else self.workers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

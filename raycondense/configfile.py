@@ -16,6 +16,7 @@ import numbers
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from raycondense.config import Config
@@ -275,6 +276,9 @@ def _build(cls: type[Section], base: Mapping[str, Any], changes: Mapping[str, An
 
 def _convert(hint: Any, value: Any, path: str) -> Any:
     """``value`` as the type of a field: whole floats count as integers (``images: 1e6``), never bools as numbers."""
+    if isinstance(hint, UnionType):  # one number or several: the value's own shape says which
+        several = isinstance(value, (list, tuple))
+        return _convert(next(one for one in get_args(hint) if (get_origin(one) is tuple) == several), value, path)
     if get_origin(hint) is tuple:
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f"{path}: found {_describe(value)}, valid: a list")

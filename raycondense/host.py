@@ -17,9 +17,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from raycondense.checkpoint import find_damage
+from raycondense.errors import CheckpointError
+from raycondense.patience import patiently
 from raycondense.storage import append_line, atomic_folder
 
 Record = Mapping[str, float | str]
+GOING_BACK = "checkpoint %s is damaged (%s); going on from %s, the one before"
 logger = logging.getLogger("raycondense")
 
 
@@ -57,16 +61,32 @@ class Host(ABC):
     def save_checkpoint(self, name: str, write: Callable[[Path], None]) -> None:
         """Store a checkpoint. ``write`` fills an empty folder and is called on rank 0 only.
 
-        Names sort by age; a checkpoint of the same name is replaced.
+        Names sort by age; a checkpoint of the same name is replaced. Storage that cannot be reached is tried again.
+
+        Raises:
+            RunError: storage is full, or did not come back.
         """
 
     @abstractmethod
     def latest_checkpoint(self) -> AbstractContextManager[Path | None]:
-        """Folder of the newest complete checkpoint, readable inside the ``with`` block; None where there is none."""
+        """Folder of the newest whole checkpoint, readable inside the ``with`` block; None where there was never one.
+
+        Damaged ones are passed over with a warning, the same on every rank.
+
+        Raises:
+            CheckpointError: there are checkpoints, and none of them is whole.
+        """
 
     @abstractmethod
     def should_stop(self) -> bool:
         """True when the run was asked to end after this step (the same answer on every rank)."""
+
+    def wants_checkpoint(self) -> bool:
+        """True when a checkpoint is wanted now, whenever the next is due (the same answer on every rank).
+
+        Asked after every log record. It is where a machine is about to be taken away.
+        """
+        return False
 
 
 class LocalHost(Host):
@@ -76,6 +96,7 @@ class LocalHost(Host):
         folder: run folder; ``log.jsonl`` and ``checkpoints/`` are written in it.
         device: where to compute; None takes CUDA where there is one.
         keep: how many checkpoints stay.
+        patience: seconds that storage may be out of reach.
         on_log: called with every record (to draw progress).
         stop: asked after every step whether to end.
     """
@@ -86,6 +107,7 @@ class LocalHost(Host):
         *,
         device: str | torch.device | None = None,
         keep: int = 2,
+        patience: float = 600.0,
         on_log: Callable[[Record], None] | None = None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -93,6 +115,7 @@ class LocalHost(Host):
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.folder = folder.absolute()
         self._keep = keep
+        self._patience = patience
         self._on_log = on_log
         self._stop = stop
 
@@ -108,15 +131,31 @@ class LocalHost(Host):
             self._on_log(record)
 
     def save_checkpoint(self, name: str, write: Callable[[Path], None]) -> None:
-        with atomic_folder(self.folder / "checkpoints" / name) as temporary:
-            write(temporary)
-        for old in self._checkpoints()[: -self._keep]:
-            shutil.rmtree(old)
+        def store() -> None:
+            with atomic_folder(self.folder / "checkpoints" / name) as temporary:
+                write(temporary)
+            checkpoints = self._checkpoints()
+            # Newer ones are damaged: the run went back to an older one and has come this far again.
+            newer = [old for old in checkpoints if old.name > name]
+            for old in checkpoints[: -self._keep - len(newer)] + newer:
+                shutil.rmtree(old)
+
+        patiently(store, f"checkpoint {name}", seconds=self._patience, tell=logger.warning)
 
     @contextmanager
     def latest_checkpoint(self) -> Iterator[Path | None]:
-        checkpoints = self._checkpoints()
-        yield checkpoints[-1] if checkpoints else None
+        damaged: list[tuple[Path, str]] = []
+        for checkpoint in reversed(self._checkpoints()):
+            reason = find_damage(checkpoint)
+            if reason is None:
+                for bad, why in damaged:
+                    logger.warning(GOING_BACK, bad.name, why, checkpoint.name)
+                yield checkpoint
+                return
+            damaged.append((checkpoint, reason))
+        if damaged:
+            raise all_damaged(*damaged[0], len(damaged) - 1)
+        yield None
 
     def should_stop(self) -> bool:
         return self._stop()
@@ -125,3 +164,9 @@ class LocalHost(Host):
         folder = self.folder / "checkpoints"
         # Hidden names are half-written: `atomic_folder` renames when it is done.
         return sorted(p for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
+
+
+def all_damaged(checkpoint: Path | str, reason: str, others: int) -> CheckpointError:
+    """The error of a run without a whole checkpoint; ``checkpoint`` is the newest and has ``others`` before it."""
+    more = f", and so are the {others} before it" if others else " and there is no other"
+    return CheckpointError(f"{checkpoint}: damaged checkpoint ({reason}){more}; to begin anew name another run folder")

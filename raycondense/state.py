@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from raycondense.checkpoint import CLOCK, STATE, write_files
 from raycondense.config import Config
 from raycondense.errors import CheckpointError
 from raycondense.models.codebook import Codebook
@@ -133,9 +134,8 @@ class TrainState:
         # Through memory: on a full disk torch's own writer raises what cannot be told from a bug.
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        (folder / "state.pt").write_bytes(buffer.getbuffer())
         clock = {"format_version": FORMAT_VERSION, "stage": self.stage, "step": self.step, "images": self.images}
-        (folder / "clock.json").write_text(json.dumps(clock))
+        write_files(folder, buffer.getbuffer(), clock)
 
     def load(self, folder: Path) -> None:
         """Read a state back.
@@ -145,8 +145,8 @@ class TrainState:
         """
         device = next(self.model.parameters()).device
         try:
-            clock = json.loads((folder / "clock.json").read_text())
-            state = torch.load(folder / "state.pt", map_location=device, weights_only=True)
+            clock = json.loads((folder / CLOCK).read_text(encoding="utf-8"))
+            state = torch.load(folder / STATE, map_location=device, weights_only=True)
         except (OSError, ValueError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
             raise CheckpointError(
                 f"{folder}: damaged checkpoint ({error}); remove it to go on from an earlier one"

@@ -162,8 +162,9 @@ def _run(
 
             with _interrupt_flag() as stop:
                 host = LocalHost(
-                    folder, device=device, keep=config.cluster.checkpoints_kept, on_log=display.record, stop=stop.is_set
-                )
+                    folder, device=device, keep=config.cluster.checkpoints_kept, on_log=display.record,
+                    stop=stop.is_set, patience=config.cluster.storage_patience,
+                )  # fmt: skip
                 state = condense.run(config, train, host)
     publish(state, train, artifact)
 
@@ -194,7 +195,7 @@ def resolve_for_data(config: Config, train: Path) -> Config:
         classes_per_step=config.condense.classes_per_step,
         real_per_class=config.condense.real_per_class,
         read_block=config.data.read_block,
-        world_size=max(1, config.cluster.workers),
+        world_size=max(1, config.cluster.most_workers),
     )
     return replace_path(config, "data.num_classes", sidecar.num_classes)
 

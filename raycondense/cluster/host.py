@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import ray.train
+import ray.train.collective
 import ray.train.torch
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from raycondense.host import Host, Record
+from raycondense.checkpoint import find_damage
+from raycondense.host import GOING_BACK, Host, Record, all_damaged
+from raycondense.patience import may_pass, patiently
+
+logger = logging.getLogger("raycondense")
 
 RECORD = "raycondense_record"
+NOTICE_SECONDS = 10.0
+"""Between two checkpoints while a machine is about to be taken away."""
 
 
 class RayHost(Host):
@@ -24,15 +34,23 @@ class RayHost(Host):
 
     A report is a barrier, and Ray polls it (``RAY_TRAIN_HEALTH_CHECK_INTERVAL_S``), so log records should be
     seconds apart: ``condense.log_images`` says how far.
+
+    Args:
+        patience: seconds that storage may be out of reach.
+        tell: takes messages for the user; None logs them here, in the worker.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, patience: float = 600.0, tell: Callable[[str], None] | None = None) -> None:
         context = ray.train.get_context()
         self.rank = context.get_world_rank()
         self.world_size = context.get_world_size()
         self.device = ray.train.torch.get_device()
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
+        self._patience = patience
+        self._tell = tell or (lambda message: logger.warning("%s", message))
+        self._taken: set[str] = set()
+        self._saved_under_notice: float | None = None
 
     def all_reduce(self, tensors: Sequence[Tensor]) -> None:
         if self.world_size == 1 or not tensors:
@@ -68,22 +86,87 @@ class RayHost(Host):
         ray.train.report({RECORD: json.dumps(record)})
 
     def save_checkpoint(self, name: str, write: Callable[[Path], None]) -> None:
+        # Ray would keep both under one name, and later remove the new one as the old.
+        while name in self._taken:
+            name += "-again"
         if self.rank != 0:
             ray.train.report({}, checkpoint=None, checkpoint_dir_name=name)
             return
         with tempfile.TemporaryDirectory(prefix="raycondense-") as folder:
             write(Path(folder))
-            checkpoint = ray.train.Checkpoint.from_directory(folder)
-            ray.train.report({}, checkpoint=checkpoint, checkpoint_dir_name=name)
+            ray.train.report(
+                self.metrics_of(Path(folder)),
+                checkpoint=ray.train.Checkpoint.from_directory(folder),
+                checkpoint_dir_name=name,
+                checkpoint_upload_fn=self._upload,
+            )
+
+    def metrics_of(self, checkpoint: Path) -> dict[str, Any]:
+        """What is reported with a checkpoint, on rank 0."""
+        return {}
+
+    def _upload(self, checkpoint: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
+        storage = ray.train.get_context().get_storage()
+
+        def passing(error: BaseException) -> bool:
+            # Ray's own word for a storage path that is not there, such as one that is not mounted at the moment.
+            return may_pass(error) or "Unable to set up cluster storage" in str(error)
+
+        return patiently(
+            lambda: storage.persist_current_checkpoint(checkpoint, name),
+            f"checkpoint {name}", seconds=self._patience, tell=self._tell, passing=passing,
+        )  # fmt: skip
 
     @contextmanager
     def latest_checkpoint(self) -> Iterator[Path | None]:
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is None:
-            yield None
-            return
-        with checkpoint.as_directory() as folder:
-            yield Path(folder)
+        committed = ray.train.CheckpointConsistencyMode.COMMITTED
+        reported = ray.train.get_all_reported_checkpoints(consistency_mode=committed)
+        checkpoints = [one.checkpoint for one in reported if one.checkpoint is not None]
+        self._taken = {PurePosixPath(checkpoint.path).name for checkpoint in checkpoints}
+        damaged: list[tuple[str, str]] = []
+        for checkpoint in reversed(checkpoints):
+            name = PurePosixPath(checkpoint.path).name
+            with ExitStack() as stack:
+                folder, reason = self._fetch(checkpoint, name, stack)
+                if reason is None:
+                    for bad, why in damaged if self.rank == 0 else ():
+                        self._tell(GOING_BACK % (PurePosixPath(bad).name, why, name))
+                    yield folder
+                    return
+            damaged.append((checkpoint.path, reason))
+        if damaged:
+            raise all_damaged(*damaged[0], len(damaged) - 1)
+        yield None
+
+    def _fetch(self, checkpoint: ray.train.Checkpoint, name: str, stack: ExitStack) -> tuple[Path, str | None]:
+        """A checkpoint's folder on this node, open as long as ``stack``, and what any rank found wrong with it."""
+
+        def fetch() -> tuple[Path, str | None]:
+            folder = Path(stack.enter_context(checkpoint.as_directory()))
+            return folder, find_damage(folder)
+
+        folder, reason = patiently(fetch, f"checkpoint {name}", seconds=self._patience, tell=self._tell)
+        damaged = torch.tensor([float(reason is not None)], device=self.device)
+        self.all_reduce([damaged])
+        return folder, reason if reason or not damaged.item() else "as another worker reads it"
 
     def should_stop(self) -> bool:
         return False
+
+    def wants_checkpoint(self) -> bool:
+        """True at the notice that a worker's node will be taken away, and then every `NOTICE_SECONDS`."""
+        notice = ray.train.get_preemption_info()  # rank 0's, on every rank
+        if notice is None:
+            self._saved_under_notice = None
+            return False
+        now, since = time.monotonic(), self._saved_under_notice
+        if not ray.train.collective.broadcast_from_rank_zero(since is None or now - since >= NOTICE_SECONDS):
+            return False
+        if self.rank == 0 and since is None:
+            left = (
+                "" if notice.deadline_ms is None else f" in {max(0.0, notice.deadline_ms / 1000 - time.time()):.0f} s"
+            )
+            ranks = ", ".join(map(str, notice.preempted_ranks))
+            self._tell(f"the machine of worker {ranks} will be taken away{left}: saving a checkpoint now")
+        self._saved_under_notice = now
+        return True

@@ -6,7 +6,9 @@ import dataclasses
 import logging
 import signal
 import threading
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +20,32 @@ from ray.train.torch import TorchTrainer
 from raycondense import condense
 from raycondense.cluster.configs import RayConfigs
 from raycondense.cluster.host import RECORD, RayHost
+from raycondense.cluster.notices import Notices
 from raycondense.cluster.start import connect, require_room
 from raycondense.config import Config
 from raycondense.configfile import config_from_dict, config_to_dict
 from raycondense.errors import RaycondenseError, RunError
+from raycondense.patience import FIRST_PAUSE, LONGEST_PAUSE, may_pass, patiently
 from raycondense.storage import append_line
 
 logger = logging.getLogger("raycondense")
 
 
-class LogCallback(UserCallback):
-    """Appends the workers' log records to the run's ``log.jsonl`` (in Ray Train's controller, on the driver's node)."""
+class StorageLost(RunError):
+    """Ray Train's own part of a run ended because storage could not be reached."""
 
-    def __init__(self, path: Path) -> None:
+
+class LogCallback(UserCallback):
+    """Appends the workers' log records to the run's ``log.jsonl`` (in Ray Train's controller, on the driver's node).
+
+    Args:
+        path: the log.
+        notices: told when workers are lost; None tells nobody.
+    """
+
+    def __init__(self, path: Path, notices: Notices | None = None) -> None:
         self._path = path
+        self._notices = notices
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
         # An exception here would end the run without a retry, and a lost log line is not worth that.
@@ -41,12 +55,20 @@ class LogCallback(UserCallback):
         except (OSError, RaycondenseError) as error:
             logger.warning("%s: a log record was lost: %s", self._path, error)
 
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        if self._notices is None or any(isinstance(error, RaycondenseError) for error in worker_exceptions.values()):
+            return
+        for rank, error in sorted(worker_exceptions.items()):
+            reason = " ".join(str(error).split())[:200]
+            self._notices.tell(f"worker {rank} was lost ({type(error).__name__}: {reason})")
+
 
 def train_worker(settings: dict[str, Any]) -> None:
     """What every Ray Train worker runs; ``settings`` holds the configuration as a dict and the beton's path."""
     logging.getLogger("raycondense").setLevel(settings["log_level"])
     config = config_from_dict(settings["config"])
-    condense.run(config, Path(settings["train"]), RayHost())
+    notices: Notices = settings["notices"]
+    condense.run(config, Path(settings["train"]), RayHost(patience=config.cluster.storage_patience, tell=notices.tell))
 
 
 def fit_on_ray(config: Config, train: Path, folder: Path, configs: RayConfigs) -> AbstractContextManager[str]:
@@ -69,22 +91,58 @@ def fit_on_ray(config: Config, train: Path, folder: Path, configs: RayConfigs) -
     scaling = configs.scaling_config or scaling_config(config)
     if own:
         check_room(scaling)
-    run_config = run_config_for(config, folder, configs)
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config={
-            "config": config_to_dict(config),
-            "train": str(train.absolute()),
-            "log_level": logging.getLogger("raycondense").getEffectiveLevel(),
-        },
-        scaling_config=scaling,
-        run_config=run_config,
-    )
-    result = run_trainer(trainer, folder)
+    notices = Notices()
+    run_config = run_config_for(config, folder, configs, notices)
+    settings = {
+        "config": config_to_dict(config),
+        "train": str(train.absolute()),
+        "log_level": logging.getLogger("raycondense").getEffectiveLevel(),
+        "notices": notices,
+    }
+
+    def fit() -> ray.train.Result:
+        trainer = TorchTrainer(train_worker, train_loop_config=settings, scaling_config=scaling, run_config=run_config)
+        return run_trainer(trainer, folder)
+
+    with notices.shown():
+        result = outlasting_storage(fit, folder, config.cluster.storage_patience)
     if result.checkpoint is None:
         raise RunError(f"{folder}: Ray Train ended without a checkpoint")
-    checkpoint: AbstractContextManager[str] = result.checkpoint.as_directory()
-    return checkpoint
+    return fetched(result.checkpoint, config.cluster.storage_patience)
+
+
+@contextmanager
+def fetched(checkpoint: ray.train.Checkpoint, patience: float) -> Iterator[str]:
+    """A checkpoint's folder on this machine while the block runs."""
+    with ExitStack() as stack:
+        yield patiently(
+            lambda: str(stack.enter_context(checkpoint.as_directory())),
+            "the last checkpoint", seconds=patience, tell=logger.warning,
+        )  # fmt: skip
+
+
+def outlasting_storage(fit: Callable[[], ray.train.Result], folder: Path, patience: float) -> ray.train.Result:
+    """``fit()``, begun again from the last checkpoint where Ray Train itself gave up on storage out of reach.
+
+    Workers wait for storage on their own (`RayHost`); this is for what Ray's controller reads and writes.
+
+    Raises:
+        StorageLost: nothing was done any more for ``patience`` seconds.
+    """
+    log = folder / "log.jsonl"
+    logged, since, pause = 0, time.monotonic(), FIRST_PAUSE
+    while True:
+        try:
+            return fit()
+        except StorageLost as error:
+            now = log.stat().st_size if log.exists() else 0
+            if now != logged:  # it went on in between
+                logged, since, pause = now, time.monotonic(), FIRST_PAUSE
+            if time.monotonic() - since >= patience:
+                raise
+            logger.warning("%s; going on from the last checkpoint in %.0f s", error, pause)
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
 
 
 def scaling_config(config: Config) -> ScalingConfig:
@@ -95,14 +153,17 @@ def scaling_config(config: Config) -> ScalingConfig:
     cluster = config.cluster
     gpus = cluster.gpus_per_worker
     if gpus == -1:
-        gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= cluster.workers else 0.0
+        gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= cluster.fewest_workers else 0.0
     resources = {"CPU": cluster.cpus_per_worker}
     if gpus:
         resources["GPU"] = gpus
-    return ScalingConfig(num_workers=cluster.workers, use_gpu=gpus > 0, resources_per_worker=resources)
+    return ScalingConfig(
+        num_workers=cluster.workers, use_gpu=gpus > 0, resources_per_worker=resources,
+        elastic_resize_monitor_interval_s=cluster.resize_seconds,
+    )  # fmt: skip
 
 
-def run_config_for(config: Config, folder: Path, configs: RayConfigs) -> RunConfig:
+def run_config_for(config: Config, folder: Path, configs: RayConfigs, notices: Notices | None = None) -> RunConfig:
     """Ray Train's run configuration: the user's own where given, else storage in ``folder`` and a fixed name,
     which is what makes the same command go on where it stopped."""
     given = configs.run_config
@@ -114,14 +175,14 @@ def run_config_for(config: Config, folder: Path, configs: RayConfigs) -> RunConf
             storage_path=str(folder),
             failure_config=configs.failure_config or retried,
             checkpoint_config=configs.checkpoint_config or kept,
-            callbacks=[LogCallback(folder / "log.jsonl")],
+            callbacks=[LogCallback(folder / "log.jsonl", notices)],
             logging_config=LoggingConfig(log_level="ERROR"),
         )
     return dataclasses.replace(
         given,
         failure_config=configs.failure_config or given.failure_config,
         checkpoint_config=configs.checkpoint_config or given.checkpoint_config,
-        callbacks=[*(given.callbacks or []), LogCallback(folder / "log.jsonl")],
+        callbacks=[*(given.callbacks or []), LogCallback(folder / "log.jsonl", notices)],
     )
 
 
@@ -152,7 +213,8 @@ def run_trainer(trainer: TorchTrainer, folder: Path) -> ray.train.Result:
         message = f"{folder}: worker {rank} failed: {type(first).__name__}: {first}"
         raise RunError(f"{message}; run the same command to go on from the last checkpoint") from error
     except ray.train.ControllerError as error:
-        raise RunError(f"{folder}: Ray Train failed: {error.controller_failure}") from error
+        kind = StorageLost if may_pass(error.controller_failure) else RunError
+        raise kind(f"{folder}: Ray Train failed: {error.controller_failure}") from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, before)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import json
 import logging
-import os
 import shutil
 import tempfile
 import time
@@ -239,7 +238,12 @@ class LocalTrial(LocalHost):
     """The one worker of a trial, in Tune's own process; checkpoints lie in the trial's folder."""
 
     def __init__(self, judge: Judge) -> None:
-        super().__init__(judge.folder, device=judge.device, keep=judge.config.cluster.checkpoints_kept)
+        super().__init__(
+            judge.folder,
+            device=judge.device,
+            keep=judge.config.cluster.checkpoints_kept,
+            patience=judge.config.cluster.storage_patience,
+        )
         self._judge = judge
 
     def save_checkpoint(self, name: str, write: Callable[[Path], None]) -> None:
@@ -252,11 +256,10 @@ class LocalTrial(LocalHost):
                 # Where the scheduler stops the trial, Tune ends this thread in here.
                 tune.report(metrics)
 
-            def move(target: Path) -> None:
-                for file in Path(temporary).iterdir():
-                    os.replace(file, target / file.name)
+            def copy(target: Path) -> None:
+                shutil.copytree(temporary, target, dirs_exist_ok=True)
 
-            super().save_checkpoint(name, move)
+            super().save_checkpoint(name, copy)
 
     @contextmanager
     def latest_checkpoint(self) -> Iterator[Path | None]:
@@ -268,20 +271,13 @@ class RayTrial(RayHost):
     """One of several workers of a trial."""
 
     def __init__(self, judge: Judge) -> None:
-        super().__init__()
+        super().__init__(patience=judge.config.cluster.storage_patience)
         self._judge = judge
 
-    def save_checkpoint(self, name: str, write: Callable[[Path], None]) -> None:
+    def metrics_of(self, checkpoint: Path) -> Metrics:
         """A checkpoint and what it was found to be worth are one report: both count or neither."""
-        if self.rank != 0:
-            ray.train.report({}, checkpoint=None, checkpoint_dir_name=name)
-            return
-        with tempfile.TemporaryDirectory(prefix="raycondense-") as temporary:
-            write(Path(temporary))
-            self._judge.keep_start(Path(temporary))
-            metrics = self._judge.of_checkpoint(Path(temporary)) or {}
-            checkpoint = ray.train.Checkpoint.from_directory(temporary)
-            ray.train.report(metrics, checkpoint=checkpoint, checkpoint_dir_name=name)
+        self._judge.keep_start(checkpoint)
+        return self._judge.of_checkpoint(checkpoint) or {}
 
     @contextmanager
     def latest_checkpoint(self) -> Iterator[Path | None]:

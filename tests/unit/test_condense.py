@@ -112,6 +112,7 @@ def as_version_1(checkpoint: Path) -> None:
     del state["initial"]
     torch.save(state, checkpoint / "state.pt")
     clock = json.loads((checkpoint / "clock.json").read_text())
+    del clock["files"]
     (checkpoint / "clock.json").write_text(json.dumps(clock | {"format_version": 1}))
 
 
@@ -229,12 +230,27 @@ def test_a_loss_that_is_not_finite_stops_the_run(digits: Path, tmp_path: Path, m
     assert all(bool(value.isfinite().all()) for value in state["model"].values())
 
 
-def test_a_damaged_checkpoint_is_named(digits: Path, tmp_path: Path) -> None:
-    run(tiny(), digits, tmp_path)
-    newest = sorted((tmp_path / "checkpoints").iterdir())[-1]
+def test_a_damaged_checkpoint_is_passed_over(digits: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The one before it is gone on from, and the run ends as if nothing had been; then all of them are damaged."""
+    expected = weights(run(tiny(), digits, tmp_path / "unbroken"))
+    calls = iter(range(100))
+    with pytest.raises(Interrupted):
+        run(tiny(), digits, tmp_path / "run", stop=lambda: next(calls) == 8)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    before, newest = sorted(checkpoints.iterdir())[-2:]
     (newest / "state.pt").write_bytes((newest / "state.pt").read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match=f"{newest.name}: damaged checkpoint"):
-        run(tiny(), digits, tmp_path)
+    caplog.clear()
+    found = weights(run(tiny(), digits, tmp_path / "run"))
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.startswith(f"checkpoint {newest.name} is damaged (state.pt has 1,000 of ")
+    assert warning.endswith(f"bytes); going on from {before.name}, the one before")
+    left = sorted(path.name for path in checkpoints.iterdir())
+    for name in left:
+        (checkpoints / name / "clock.json").unlink()
+    message = f"{left[-1]}: damaged checkpoint \\(clock.json is missing\\), and so are the {len(left) - 1} before it"
+    with pytest.raises(CheckpointError, match=message):
+        run(tiny(), digits, tmp_path / "run")
 
 
 def test_only_so_many_checkpoints_stay(digits: Path, tmp_path: Path) -> None:

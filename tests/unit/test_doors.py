@@ -31,14 +31,16 @@ DOORS = {
     "configfile": "config presets storage",
     "seeds": "",
     "stopwatch": "",
-    "host": "storage",
+    "checkpoint": "",
+    "patience": "",
+    "host": "checkpoint patience storage",
     # The parts of the method: they know torch, settings and nothing of where they run.
     "losses": "config seeds",
     "models": "config seeds",
     "augment": "config seeds",
     "data": "config seeds storage",
     # The loop.
-    "state": "config models seeds",
+    "state": "checkpoint config models seeds",
     "updates": "host state stopwatch",
     "progress": "config host state stopwatch",
     "step": "augment config data host losses seeds state stopwatch updates",
@@ -51,7 +53,8 @@ DOORS = {
     "tuning": "config configfile redact storage",
     "report": "artifact data evaluation storage tuning",
     # Where it runs, and the public face.
-    "cluster": "artifact condense config configfile data display evaluation host publish redact seeds state storage "
+    "cluster": "artifact checkpoint condense config configfile data display evaluation host patience publish redact "
+    "seeds state storage "
     "tuning",
     "api": "artifact cluster condense config configfile data display evaluation host presets publish redact report "
     "storage tuning",
