@@ -72,6 +72,7 @@ class Progress:
         save = state.images - self._saved >= self._config.condense.checkpoint_images or stop
         if state.images - self._logged >= self._config.condense.log_images or end or save:
             self._log(total)
+            save = save or host.wants_checkpoint()
         if save and not end:
             state.optimizers = optimizers()
             host.save_checkpoint(state.name, state.save)
