@@ -21,6 +21,7 @@ from raycondense.checkpoint import find_damage
 from raycondense.errors import CheckpointError
 from raycondense.patience import patiently
 from raycondense.storage import append_line, atomic_folder
+from raycondense.tensorboard import EventFiles
 
 Record = Mapping[str, float | str]
 GOING_BACK = "checkpoint %s is damaged (%s); going on from %s, the one before"
@@ -93,7 +94,7 @@ class LocalHost(Host):
     """One process, files in a run folder.
 
     Args:
-        folder: run folder; ``log.jsonl`` and ``checkpoints/`` are written in it.
+        folder: run folder; ``log.jsonl``, ``checkpoints/`` and ``tensorboard/`` are written in it.
         device: where to compute; None takes CUDA where there is one.
         keep: how many checkpoints stay.
         patience: seconds that storage may be out of reach.
@@ -118,6 +119,7 @@ class LocalHost(Host):
         self._patience = patience
         self._on_log = on_log
         self._stop = stop
+        self._events = EventFiles(self.folder)
 
     def all_reduce(self, tensors: Sequence[Tensor]) -> None:
         """Nothing to add up in one process."""
@@ -127,6 +129,7 @@ class LocalHost(Host):
 
     def log(self, record: Record) -> None:
         append_line(self.folder / "log.jsonl", json.dumps(record))
+        self._events.append(record)
         if self._on_log is not None:
             self._on_log(record)
 

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from raycondense.checkpoint import find_damage
+from raycondense.cluster.metrics import RunMetrics
 from raycondense.host import GOING_BACK, Host, Record, all_damaged
 from raycondense.patience import may_pass, patiently
 
@@ -36,17 +37,19 @@ class RayHost(Host):
     seconds apart: ``condense.log_images`` says how far.
 
     Args:
+        run: label of the run in Ray's metrics.
         patience: seconds that storage may be out of reach.
         tell: takes messages for the user; None logs them here, in the worker.
     """
 
-    def __init__(self, *, patience: float = 600.0, tell: Callable[[str], None] | None = None) -> None:
+    def __init__(self, *, run: str = "", patience: float = 600.0, tell: Callable[[str], None] | None = None) -> None:
         context = ray.train.get_context()
         self.rank = context.get_world_rank()
         self.world_size = context.get_world_size()
         self.device = ray.train.torch.get_device()
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
+        self._metrics = RunMetrics(run, self.rank, self.world_size)
         self._patience = patience
         self._tell = tell or (lambda message: logger.warning("%s", message))
         self._taken: set[str] = set()
@@ -83,6 +86,7 @@ class RayHost(Host):
         return [part[:length] for part, length in zip(gathered, lengths, strict=True)]
 
     def log(self, record: Record) -> None:
+        self._metrics.record(record)
         ray.train.report({RECORD: json.dumps(record)})
 
     def save_checkpoint(self, name: str, write: Callable[[Path], None]) -> None:

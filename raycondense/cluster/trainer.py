@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import signal
 import threading
@@ -27,6 +28,7 @@ from raycondense.configfile import config_from_dict, config_to_dict
 from raycondense.errors import RaycondenseError, RunError
 from raycondense.patience import FIRST_PAUSE, LONGEST_PAUSE, may_pass, patiently
 from raycondense.storage import append_line
+from raycondense.tensorboard import EventFiles
 
 logger = logging.getLogger("raycondense")
 
@@ -36,7 +38,9 @@ class StorageLost(RunError):
 
 
 class LogCallback(UserCallback):
-    """Appends the workers' log records to the run's ``log.jsonl`` (in Ray Train's controller, on the driver's node).
+    """Appends the workers' log records to the run's ``log.jsonl`` and event files.
+
+    In Ray Train's controller, on the driver's node.
 
     Args:
         path: the log.
@@ -45,6 +49,7 @@ class LogCallback(UserCallback):
 
     def __init__(self, path: Path, notices: Notices | None = None) -> None:
         self._path = path
+        self._events = EventFiles(path.parent)
         self._notices = notices
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
@@ -52,6 +57,7 @@ class LogCallback(UserCallback):
         try:
             if metrics and RECORD in metrics[0]:
                 append_line(self._path, metrics[0][RECORD])
+                self._events.append(json.loads(metrics[0][RECORD]))
         except (OSError, RaycondenseError) as error:
             logger.warning("%s: a log record was lost: %s", self._path, error)
 
@@ -68,7 +74,8 @@ def train_worker(settings: dict[str, Any]) -> None:
     logging.getLogger("raycondense").setLevel(settings["log_level"])
     config = config_from_dict(settings["config"])
     notices: Notices = settings["notices"]
-    condense.run(config, Path(settings["train"]), RayHost(patience=config.cluster.storage_patience, tell=notices.tell))
+    host = RayHost(run=settings["run"], patience=config.cluster.storage_patience, tell=notices.tell)
+    condense.run(config, Path(settings["train"]), host)
 
 
 def fit_on_ray(config: Config, train: Path, folder: Path, configs: RayConfigs) -> AbstractContextManager[str]:
@@ -96,6 +103,7 @@ def fit_on_ray(config: Config, train: Path, folder: Path, configs: RayConfigs) -
     settings = {
         "config": config_to_dict(config),
         "train": str(train.absolute()),
+        "run": folder.name,
         "log_level": logging.getLogger("raycondense").getEffectiveLevel(),
         "notices": notices,
     }

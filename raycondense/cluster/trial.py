@@ -31,6 +31,7 @@ from raycondense import condense
 from raycondense.artifact.save import save_artifact
 from raycondense.cluster.configs import CheckpointConfig
 from raycondense.cluster.host import RayHost
+from raycondense.cluster.metrics import RunMetrics
 from raycondense.cluster.trainer import LogCallback, run_trainer, scaling_config
 from raycondense.config import Config
 from raycondense.configfile import config_to_dict
@@ -167,6 +168,8 @@ class Judge:
     def __init__(self, plan: SweepPlan, config: Config, number: int) -> None:
         self.plan, self.config, self.number = plan, config, number
         self.folder = SweepFolder(plan.folder).trial(number)
+        self.label = f"{plan.folder.name}/{self.folder.name}"
+        """Of the trial in Ray's metrics."""
         self.device = "cuda" if plan.resources.gpus else "cpu"
         self.seconds = 0.0
         """What judging has taken so far."""
@@ -242,6 +245,7 @@ class LocalTrial(LocalHost):
             judge.folder,
             device=judge.device,
             keep=judge.config.cluster.checkpoints_kept,
+            on_log=RunMetrics(judge.label).record,
             patience=judge.config.cluster.storage_patience,
         )
         self._judge = judge
@@ -271,7 +275,7 @@ class RayTrial(RayHost):
     """One of several workers of a trial."""
 
     def __init__(self, judge: Judge) -> None:
-        super().__init__(patience=judge.config.cluster.storage_patience)
+        super().__init__(run=judge.label, patience=judge.config.cluster.storage_patience)
         self._judge = judge
 
     def metrics_of(self, checkpoint: Path) -> Metrics:

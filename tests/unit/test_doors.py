@@ -31,9 +31,10 @@ DOORS = {
     "configfile": "config presets storage",
     "seeds": "",
     "stopwatch": "",
+    "tensorboard": "",
     "checkpoint": "",
     "patience": "",
-    "host": "checkpoint patience storage",
+    "host": "checkpoint patience storage tensorboard",
     # The parts of the method: they know torch, settings and nothing of where they run.
     "losses": "config seeds",
     "models": "config seeds",
@@ -54,8 +55,7 @@ DOORS = {
     "report": "artifact data evaluation storage tuning",
     # Where it runs, and the public face.
     "cluster": "artifact checkpoint condense config configfile data display evaluation host patience publish redact "
-    "seeds state storage "
-    "tuning",
+    "seeds state storage tensorboard tuning",
     "api": "artifact cluster condense config configfile data display evaluation host presets publish redact report "
     "storage tuning",
     "__init__": "api artifact config data presets redact",
@@ -87,9 +87,10 @@ AT_HOME = {
     "matplotlib": {"artifact", "report"},
     "sklearn": {"data", "evaluation", "initialise", "report"},
     "pyarrow": {"data", "evaluation", "report", "cluster"},
+    "tensorboard": {"tensorboard"},
 }
 # Outside packages that are slow, optional or broken on some machines: imported where they are used.
-LATE = {"torchvision", "sklearn", "matplotlib", "ffcv", "numba", "cv2", "pyarrow", "huggingface_hub"}
+LATE = {"torchvision", "sklearn", "matplotlib", "ffcv", "numba", "cv2", "pyarrow", "huggingface_hub", "tensorboard"}
 # What decoding an artefact must not need.
 NOT_TO_LOAD = LATE | {"PIL", "ray", "optuna", "rich", "tyro", "yaml"}
 # Import names that differ from the distribution's.
