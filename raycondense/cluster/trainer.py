@@ -17,6 +17,7 @@ import ray
 import ray.train
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from raycondense import condense
 from raycondense.cluster.configs import RayConfigs
@@ -64,9 +65,12 @@ class LogCallback(UserCallback):
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         if self._notices is None or any(isinstance(error, RaycondenseError) for error in worker_exceptions.values()):
             return
-        for rank, error in sorted(worker_exceptions.items()):
-            reason = " ".join(str(error).split())[:200]
-            self._notices.tell(f"worker {rank} was lost ({type(error).__name__}: {reason})")
+        died = [rank for rank, error in worker_exceptions.items() if isinstance(error, WorkerHealthCheckFailedError)]
+        # The others fail because of them, at the next thing that they do together.
+        for rank in sorted(died or worker_exceptions):
+            error = worker_exceptions[rank]
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            self._notices.tell(f"worker {rank} was lost ({'its process or its machine is gone' if died else reason})")
 
 
 def train_worker(settings: dict[str, Any]) -> None:
@@ -74,6 +78,10 @@ def train_worker(settings: dict[str, Any]) -> None:
     logging.getLogger("raycondense").setLevel(settings["log_level"])
     config = config_from_dict(settings["config"])
     notices: Notices = settings["notices"]
+    context = ray.train.get_context()
+    if isinstance(config.cluster.workers, tuple) and context.get_world_rank() == 0:
+        least, most = config.cluster.workers
+        notices.tell(f"training with {context.get_world_size()} workers ({least} to {most} are asked for)")
     host = RayHost(run=settings["run"], patience=config.cluster.storage_patience, tell=notices.tell)
     condense.run(config, Path(settings["train"]), host)
 

@@ -2,68 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 import torch
-from torch import Tensor
 
 from raycondense import api, condense
-from raycondense.artifact.load import load
-from raycondense.config import Config
-from raycondense.configfile import override, save_config
+from raycondense.configfile import save_config
 from raycondense.errors import ConfigError
 from raycondense.host import LocalHost
-from raycondense.presets import get_preset
 from raycondense.state import TrainState
-from raycondense.storage import read_lines
+from raycondense.testing.runs import images_seen, published, records, settings, wait_for
 
 pytestmark = pytest.mark.cluster
-
-SETTINGS: dict[str, Any] = {
-    "data": {"loader": "resident", "num_classes": 10},
-    "generator": {"width": 8, "max_width": 8, "class_dim": 4},
-    "codebook": {"ipc": [1, 3], "dim": 8},
-    "extractors": {"width": 8, "weights": "blend", "pool_size": 3, "train_steps": 5, "train_batch": 32},
-    "losses": {"ce": 0.5, "intra": 0.5, "inter": 0.5, "intra_temperature": 0.5},
-    "initialise": {"steps": 20, "batch": 16},
-    "condense": {
-        "images": 7 * 8 * 100, "real_per_class": 8, "log_images": 112, "checkpoint_images": 280, "classes_per_step": 7,
-        "ema_images": 400,
-    },
-    "cluster": {"workers": 2, "max_failures": 1},
-}  # fmt: skip
-
-
-def settings(**changes: Any) -> Config:
-    return override(override(get_preset("digits"), SETTINGS), changes)
-
-
-def records(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in read_lines(folder / "log.jsonl")]
-
-
-def published(folder: Path, name: str = "artifact") -> dict[str, Tensor]:
-    artifact = load(folder / name)
-    return dict(artifact.generator.state_dict()) | {"codes": artifact.codebook.codes.detach()}
-
-
-def wait_for(what: Callable[[], bool], seconds: float = 90.0) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        if time.monotonic() > end:
-            raise TimeoutError
-        time.sleep(0.05)
 
 
 def wait_for_quiet(folder: Path, seconds: float = 4.0) -> None:
@@ -73,18 +31,6 @@ def wait_for_quiet(folder: Path, seconds: float = 4.0) -> None:
         if len(records(folder)) != known:
             known, since = len(records(folder)), time.monotonic()
         time.sleep(0.1)
-
-
-def images_seen(folder: Path, stage: str = "condense") -> int:
-    return max((r["images"] for r in records(folder) if r["stage"] == stage), default=0)
-
-
-@pytest.fixture(scope="module")
-def unbroken(digits: Path, ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run folder of two workers that nothing happened to."""
-    folder = tmp_path_factory.mktemp("unbroken")
-    api.fit(settings(), data=digits / "train.beton", out=folder, progress=False)
-    return folder
 
 
 def test_two_workers_compute_what_one_does(unbroken: Path, digits: Path, tmp_path: Path) -> None:
