@@ -288,7 +288,7 @@ def describe_sweep(
     lines += [
         "",
         f"{trials} trials, judged at {heights} images by {judge.students} students ({judge.architectures[0]}, at most "
-        f"{judge.max_steps} steps)",
+        f"{judge.max_steps} steps, fewer at lower rungs)",
     ]
     pool = f" + {_amounts(resources.pool)} for the pool" if resources.pool_workers else ""
     lines.append(f"resources: {_amounts(resources.trial)} a trial{pool}; {where} has {_amounts(there)}")

@@ -199,14 +199,14 @@ class Judge:
                 artifact, generator=model.generator, codebook=model.codebook, config=self.config,
                 sidecar=Sidecar.load(self.plan.data), train=self.plan.data,
             )  # fmt: skip
-            return self._score(artifact) | {"images": images}
+            return self._score(artifact, images) | {"images": images}
 
     def of_end(self, state: TrainState) -> Metrics:
         """Publish a finished run and judge what was published."""
         if not _finite(state.average):
             return {"diverged": "a weight is not finite; lower condense.lr_generator or the losses' weights"}
         artifact = publish(state, self.plan.data, self.folder / "artifact")
-        return self._score(artifact) | {"images": self.plan.rungs[-1], "artifact": str(artifact)}
+        return self._score(artifact, self.plan.rungs[-1]) | {"images": self.plan.rungs[-1], "artifact": str(artifact)}
 
     @property
     def start(self) -> Path | None:
@@ -230,9 +230,10 @@ class Judge:
             with atomic_folder(start) as temporary:
                 shutil.copytree(checkpoint, temporary, dirs_exist_ok=True)
 
-    def _score(self, artifact: Path) -> Metrics:
+    def _score(self, artifact: Path, images: int) -> Metrics:
         plan, begun = self.plan, time.perf_counter()
-        row = evaluate(artifact, plan.val_data, config=plan.judge, ipc=[plan.ipc], device=self.device).rows[0]
+        judge = plan.judge_at(images)
+        row = evaluate(artifact, plan.val_data, config=judge, ipc=[plan.ipc], device=self.device).rows[0]
         self.seconds += time.perf_counter() - begun
         return {"accuracy": row.accuracy, "bytes": row.bytes}
 

@@ -19,6 +19,8 @@ Search = Literal["tpe", "random", "cmaes", "nsga2", "nsga3"]
 SEARCHES: tuple[str, ...] = get_args(Search)
 REDUCTION = 3
 """Each rung takes so many times the images of the one below, and ASHA lets one trial of so many go on (its η)."""
+LEAST_STEPS = 100
+"""Steps of the students at the lowest rungs: fewer no longer tell bad trials from good ones."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,7 +111,8 @@ class SweepPlan:
     rungs: tuple[int, ...]
     """Real images seen in the stage ``condense`` at which trials are judged, ascending; the last is the whole run."""
     judge: EvaluationConfig
-    """How trials are judged at a rung: the protocol ``fast`` with fixed students and one architecture."""
+    """How trials are judged at the last rung: the protocol ``fast`` with fixed students and one architecture; see
+    `judge_at` for the lower ones."""
     winners: int
     """How many of the best trials get the full protocol (``config.evaluation``); 0 is none."""
     resources: Resources
@@ -133,6 +136,16 @@ class SweepPlan:
     def ipc(self) -> int:
         """Images per class of the bank that trials are judged by: the largest."""
         return max(self.config.codebook.ipc)
+
+    def judge_at(self, images: int) -> EvaluationConfig:
+        """How trials are judged that have seen so many real images: the lower the rung, the fewer steps.
+
+        Trials are compared inside of a rung only, where all have the same budget. The low rungs, which most trials
+        reach, have to tell the bad from the rest, and would otherwise cost more than the training between them.
+        """
+        below = sum(rung > images for rung in self.rungs)
+        steps = self.judge.max_steps
+        return replace(self.judge, max_steps=min(steps, max(LEAST_STEPS, steps // REDUCTION**below)))
 
     def trial_config(self, values: Mapping[str, Any]) -> Config:
         """The configuration of a trial: ``values`` applied, and workers with the trial's resources.

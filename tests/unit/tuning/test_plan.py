@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
+from raycondense.evaluation.protocols import protocol
 from raycondense.redact import without_secrets
-from raycondense.tuning.plan import Resources, rungs_of
+from raycondense.tuning.plan import LEAST_STEPS, Resources, SweepPlan, rungs_of
 
 
 @pytest.mark.parametrize(
@@ -57,3 +60,16 @@ def test_rungs_are_thirds_of_each_other_and_end_with_the_whole_run():
 )
 def test_passwords_are_not_written_down(url, shown):
     assert without_secrets(url) == shown
+
+
+def test_lower_rungs_are_judged_by_fewer_steps():
+    judge = protocol("fast")
+    plan = SweepPlan.__new__(SweepPlan)
+    for name, value in {"rungs": (14_222, 42_666, 128_000), "judge": dataclasses.replace(judge, max_steps=900)}.items():
+        object.__setattr__(plan, name, value)
+    # A checkpoint may lie somewhat above its rung.
+    found = {images: plan.judge_at(images).max_steps for images in (14_222, 20_000, 42_666, 128_000)}
+    assert found == {14_222: LEAST_STEPS, 20_000: LEAST_STEPS, 42_666: 300, 128_000: 900}
+    assert plan.judge_at(42_666).students == judge.students
+    object.__setattr__(plan, "judge", dataclasses.replace(judge, max_steps=40))
+    assert plan.judge_at(14_222).max_steps == 40, "never more than at the end"
