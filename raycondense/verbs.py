@@ -74,10 +74,14 @@ class Fit:
     """Preset to start from (`raycondense presets` lists them)."""
     config_file: Path | None = None
     """Configuration to start from instead, YAML or JSON."""
-    data: Path | None = None
-    """Beton of the training images; a dry run can do without."""
+    data: str | None = None
+    """Beton of the training images: a path, the same on every node, or a URI (s3://, gs://, file://), from which each
+    node stages it once in --data.cache; a dry run can do without."""
     out: Path | None = None
     """Run folder; by default runs/<preset>."""
+    storage: str | None = None
+    """URI or path of a folder for this run that all nodes reach, for its checkpoints and for all that it leaves: with it
+    the same command goes on on another machine. By default checkpoints are in --out."""
     device: str | None = None
     """Where to compute without Ray (--cluster.workers 0); by default CUDA where there is one."""
     dry_run: bool = False
@@ -91,12 +95,12 @@ def fit(words: list[str]) -> int:
     from raycondense import api
 
     if flags.dry_run:
-        config = api.resolve_for_data(flags.config, flags.data.absolute()) if flags.data else flags.config
+        config = api.resolve_for_data(flags.config, flags.data) if flags.data else flags.config
         print("\n".join(_describe_config(config)))
         return 0
     if flags.data is None:
         raise ConfigError("--data: missing; valid: a .beton, made with: raycondense prepare SOURCE OUT.beton")
-    result = api.fit(flags.config, data=flags.data, out=flags.out, device=flags.device)
+    result = api.fit(flags.config, data=flags.data, out=flags.out, storage=flags.storage, device=flags.device)
     print(f"artefact: {result.artifact_path}")
     return 0
 

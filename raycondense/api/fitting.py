@@ -8,25 +8,27 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raycondense.api.claim import claim_folder
 from raycondense.config import Config, replace_path
-from raycondense.configfile import config_to_dict, load_config, override
-from raycondense.errors import ConfigError, DataError, Interrupted
+from raycondense.configfile import load_config, override
+from raycondense.errors import ConfigError, Interrupted
 from raycondense.presets import get_preset
-from raycondense.storage import read_lines, write_json
+from raycondense.remote import shown
+from raycondense.storage import read_lines
 
 if TYPE_CHECKING:
+    from raycondense.api.storing import RunStorage
     from raycondense.artifact.load import Artifact
     from raycondense.cluster.configs import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from raycondense.data.staging import BetonLocation
 
 logger = logging.getLogger("raycondense")
-
-# What may differ between a run and its continuation: where and how it runs and how it is judged, not what it computes.
-FREE_TO_CHANGE = ("cluster", "evaluation", "condense.log_images", "condense.checkpoint_images", "data.workers")
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def fit(
     *,
     data: str | Path,
     out: str | Path | None = None,
+    storage: str | Path | None = None,
     device: str | None = None,
     progress: bool = True,
     scaling_config: ScalingConfig | None = None,
@@ -92,8 +95,12 @@ def fit(
 
     Args:
         preset_or_config: a preset's name, a configuration file, or a `Config`.
-        data: beton of the training images (`raycondense prepare` makes one).
+        data: beton of the training images (`raycondense prepare` makes one): a path, the same on every node, or a URI
+            (``s3://…``, ``gs://…``, ``file://…``), from which each node copies it once to ``data.cache``.
         out: run folder; by default ``runs/<preset>``.
+        storage: URI or path of a folder for this run alone, that all nodes and the next driver reach. Ray Train keeps
+            its checkpoints in it, and the run's folder is copied there and brought from there, so that the same call
+            goes on on another machine. By default checkpoints are in ``out``.
         device: where to compute without Ray (``cluster.workers`` 0); by default CUDA where there is one.
         progress: draw progress on standard error.
         scaling_config: Ray Train's, instead of what ``cluster`` says; likewise ``run_config``, ``failure_config``
@@ -103,27 +110,36 @@ def fit(
     Raises:
         ConfigError: a setting is not valid, or the run folder holds a run with other settings.
         DataError: the beton or its sidecar cannot be used.
+        RunError: the storage does not answer or refuses.
         DivergedError: a loss became non-finite.
         Interrupted: Ctrl-C; the same call goes on.
         RunError: the run failed for a reason outside the settings.
     """
     from filelock import FileLock, Timeout
 
+    from raycondense.api.storing import RunStorage
+    from raycondense.data.staging import BetonLocation
+
     started = time.perf_counter()
-    train = Path(data).absolute()
+    train = BetonLocation.find(data)
     config = resolve_for_data(resolve_config(preset_or_config, overrides), train)
     folder = Path(out or Path("runs") / config.name).absolute()
     artifact = folder / "artifact"
+    _check_storage(storage, config, run_config)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", timeout=0):
-            claim_folder(folder, config, train)
+            stored = None if storage is None else RunStorage.at(storage, folder, config.cluster.storage_patience)
+            claim_folder(folder, config, train, stored)
             if not (artifact / "config.json").is_file():
                 ray_configs = {
                     "scaling_config": scaling_config, "run_config": run_config,
                     "failure_config": failure_config, "checkpoint_config": checkpoint_config,
                 }  # fmt: skip
-                _run(config, train, folder, artifact, device, progress, ray_configs)
+                with nullcontext() if stored is None else stored.kept_up():
+                    _run(config, train, folder, artifact, device, progress, ray_configs, stored)
+            elif stored is not None and not stored.is_finished():
+                stored.push(finished=True)
     except KeyboardInterrupt:
         raise Interrupted(f"{folder}: interrupted; run the same command to go on from its last checkpoint") from None
     except Timeout:
@@ -133,16 +149,19 @@ def fit(
 
 def _run(
     config: Config,
-    train: Path,
+    train: BetonLocation,
     folder: Path,
     artifact: Path,
     device: str | None,
     progress: bool,
     ray_configs: dict[str, Any],
+    stored: RunStorage | None,
 ) -> None:
     from raycondense.display import Display
     from raycondense.publish import publish, state_from_checkpoint
 
+    # With Ray the images are the workers' business; what is asked of them here is in the sidecar.
+    beton = train.here(config.data.cache)
     with Display(progress) as display:
         if config.cluster.workers:
             from raycondense.cluster.configs import RayConfigs
@@ -153,41 +172,60 @@ def _run(
                     f"device: found {device!r}, valid with Ray workers: none (see cluster.gpus_per_worker)"
                 )
             with _followed(folder / "log.jsonl", display):
-                final = fit_on_ray(config, train, folder, RayConfigs(**ray_configs))
+                place = None if stored is None else stored.place
+                final = fit_on_ray(config, train, folder, RayConfigs(**ray_configs), place)
             with final as checkpoint:
-                state = state_from_checkpoint(config, train, Path(checkpoint))
+                state = state_from_checkpoint(config, beton, Path(checkpoint))
         else:
             from raycondense import condense
             from raycondense.host import LocalHost
 
+            beton = train.stage(config.data.cache, partial(display.count, "stage"))
             with _interrupt_flag() as stop:
                 host = LocalHost(
                     folder, device=device, keep=config.cluster.checkpoints_kept, on_log=display.record,
                     stop=stop.is_set, patience=config.cluster.storage_patience,
                 )  # fmt: skip
-                state = condense.run(config, train, host)
-    publish(state, train, artifact)
+                state = condense.run(config, beton, host)
+    publish(state, beton, artifact)
 
 
-def resolve_for_data(config: Config, train: Path) -> Config:
+def _check_storage(storage: str | Path | None, config: Config, run_config: RunConfig | None) -> None:
+    if storage is None:
+        return
+    if not config.cluster.workers:
+        raise ConfigError(
+            f"storage: found {shown(storage)!r}, valid without Ray (cluster.workers 0): none; there checkpoints are in "
+            "the run's folder"
+        )
+    if run_config is not None:
+        raise ConfigError(f"storage: found {shown(storage)!r}, valid with a run_config: none, which names its own")
+
+
+def resolve_for_data(config: Config, data: str | Path | BetonLocation) -> Config:
     """``config`` with the dataset's number of classes, after checking that both fit together.
+
+    Args:
+        config: the configuration.
+        data: the beton; of one at a URI the sidecar and the size are read.
 
     Raises:
         DataError: no such beton, its sidecar does not fit it, its images are smaller than ``data.resolution``, or a
             class has fewer than ``condense.real_per_class`` images.
         ConfigError: more classes a step than there are classes, or fewer than workers.
+        RunError: the storage does not answer or refuses.
     """
     from raycondense.data.batches import check_resolution
     from raycondense.data.class_plan import ClassPlan
-    from raycondense.data.sidecar import Sidecar
+    from raycondense.data.staging import BetonLocation
 
-    if train.suffix != ".beton":
-        raise DataError(f"{train}: not a beton; make one with: raycondense prepare SOURCE OUT.beton")
-    sidecar = Sidecar.load(train)
-    sidecar.verify(train)
-    check_resolution(train, sidecar, config.data.resolution)
+    train = data if isinstance(data, BetonLocation) else BetonLocation.find(data)
+    sidecar = train.sidecar()
+    if not train.is_remote:
+        sidecar.verify(train.location)
+    check_resolution(train.shown, sidecar, config.data.resolution)
     if config.data.num_classes not in (0, sidecar.num_classes):
-        logger.info("%s has %d classes (preset: %d)", train, sidecar.num_classes, config.data.num_classes)
+        logger.info("%s has %d classes (preset: %d)", train.shown, sidecar.num_classes, config.data.num_classes)
     # The workers make this plan too; made here, its complaints come before any of them is started.
     ClassPlan(
         sidecar,
@@ -198,47 +236,6 @@ def resolve_for_data(config: Config, train: Path) -> Config:
         world_size=max(1, config.cluster.most_workers),
     )
     return replace_path(config, "data.num_classes", sidecar.num_classes)
-
-
-def claim_folder(folder: Path, config: Config, train: Path) -> None:
-    """Write ``run.json`` into a fresh run folder; in one that has it, check that it is of the same run.
-
-    Raises:
-        ConfigError: the folder holds a run with other settings or other data.
-    """
-    from raycondense.data.sidecar import Sidecar
-
-    now = {"config": config_to_dict(config), "data": {"path": str(train), "sha256": Sidecar.load(train).sha256}}
-    path = folder / "run.json"
-    if path.is_file():
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-            changes = list(_differences(before["config"], now["config"])) if before != now else []
-            same_data = before["data"]["sha256"] == now["data"]["sha256"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{path}: damaged ({error}); name another run folder with --out") from error
-        if not same_data:
-            raise ConfigError(
-                f"{folder}: holds a run on other data ({before['data']['path']}); name another with --out"
-            )
-        if changes:
-            name, old, new = changes[0]
-            more = f" and {len(changes) - 1} more" if len(changes) > 1 else ""
-            raise ConfigError(
-                f"{folder}: holds a run with {name} = {old!r}, now {new!r}{more}; name another with --out"
-            )
-    write_json(path, now)
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    for key in sorted(before.keys() | now.keys()):
-        name, old, new = f"{prefix}{key}", before.get(key), now.get(key)
-        if name in FREE_TO_CHANGE or old == new:
-            continue
-        if isinstance(old, dict) and isinstance(new, dict):
-            yield from _differences(old, new, f"{name}.")
-        else:
-            yield name, old, new
 
 
 @contextmanager

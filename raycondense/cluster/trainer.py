@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from typing import Any
 
 import ray
 import ray.train
+import ray.train.collective
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
@@ -26,8 +28,10 @@ from raycondense.cluster.notices import Notices
 from raycondense.cluster.start import connect, require_room
 from raycondense.config import Config
 from raycondense.configfile import config_from_dict, config_to_dict
+from raycondense.data.staging import BetonLocation
 from raycondense.errors import RaycondenseError, RunError
 from raycondense.patience import FIRST_PAUSE, LONGEST_PAUSE, may_pass, patiently
+from raycondense.remote import Place
 from raycondense.storage import append_line
 from raycondense.tensorboard import EventFiles
 
@@ -74,7 +78,7 @@ class LogCallback(UserCallback):
 
 
 def train_worker(settings: dict[str, Any]) -> None:
-    """What every Ray Train worker runs; ``settings`` holds the configuration as a dict and the beton's path."""
+    """What every Ray Train worker runs; ``settings`` holds configuration and beton as dicts."""
     logging.getLogger("raycondense").setLevel(settings["log_level"])
     config = config_from_dict(settings["config"])
     notices: Notices = settings["notices"]
@@ -83,19 +87,29 @@ def train_worker(settings: dict[str, Any]) -> None:
         least, most = config.cluster.workers
         notices.tell(f"training with {context.get_world_size()} workers ({least} to {most} are asked for)")
     host = RayHost(run=settings["run"], patience=config.cluster.storage_patience, tell=notices.tell)
-    condense.run(config, Path(settings["train"]), host)
+    train = BetonLocation(**settings["train"])
+    node = socket.gethostname()
+    beton = train.stage(config.data.cache, tell=lambda message: notices.tell(f"{node}: {message}"))
+    if train.is_remote:
+        # Nodes are ready at different times, and Ray waits for the last one longer than torch's collectives do.
+        ray.train.collective.barrier()
+    condense.run(config, beton, host)
 
 
-def fit_on_ray(config: Config, train: Path, folder: Path, configs: RayConfigs) -> AbstractContextManager[str]:
+def fit_on_ray(
+    config: Config, train: BetonLocation, folder: Path, configs: RayConfigs, storage: Place | None = None
+) -> AbstractContextManager[str]:
     """Condense with Ray Train; the result is a context manager of the final checkpoint's folder, wherever it is stored.
 
     Run again with the same ``folder`` it goes on from the last checkpoint.
 
     Args:
         config: the whole configuration, its data resolved.
-        train: beton of the training images, readable at this path on every node.
-        folder: run folder; Ray's storage is ``folder/ray`` unless ``run_config`` names another.
+        train: beton of the training images; one that is not at a path is staged by each node.
+        folder: run folder, for the log.
         configs: Ray Train's own configurations.
+        storage: Ray keeps its checkpoints in ``ray`` there; by default in ``folder/ray``, unless ``run_config`` names
+            another place.
 
     Raises:
         ConfigError: this machine's own cluster has fewer CPUs or GPUs than the workers ask for.
@@ -107,10 +121,10 @@ def fit_on_ray(config: Config, train: Path, folder: Path, configs: RayConfigs) -
     if own:
         check_room(scaling)
     notices = Notices()
-    run_config = run_config_for(config, folder, configs, notices)
+    run_config = run_config_for(config, folder, configs, notices, storage)
     settings = {
         "config": config_to_dict(config),
-        "train": str(train.absolute()),
+        "train": dataclasses.asdict(train),
         "run": folder.name,
         "log_level": logging.getLogger("raycondense").getEffectiveLevel(),
         "notices": notices,
@@ -179,8 +193,10 @@ def scaling_config(config: Config) -> ScalingConfig:
     )  # fmt: skip
 
 
-def run_config_for(config: Config, folder: Path, configs: RayConfigs, notices: Notices | None = None) -> RunConfig:
-    """Ray Train's run configuration: the user's own where given, else storage in ``folder`` and a fixed name,
+def run_config_for(
+    config: Config, folder: Path, configs: RayConfigs, notices: Notices | None = None, storage: Place | None = None
+) -> RunConfig:
+    """Ray Train's run configuration: the user's own where given, else ``storage`` or ``folder``, and a fixed name,
     which is what makes the same command go on where it stopped."""
     given = configs.run_config
     kept = CheckpointConfig(num_to_keep=config.cluster.checkpoints_kept)
@@ -188,7 +204,8 @@ def run_config_for(config: Config, folder: Path, configs: RayConfigs, notices: N
     if given is None:
         return RunConfig(
             name="ray",
-            storage_path=str(folder),
+            storage_path=str(folder) if storage is None else storage.path,
+            storage_filesystem=None if storage is None else storage.filesystem,
             failure_config=configs.failure_config or retried,
             checkpoint_config=configs.checkpoint_config or kept,
             callbacks=[LogCallback(folder / "log.jsonl", notices)],

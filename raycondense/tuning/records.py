@@ -29,6 +29,7 @@ FREE_TO_CHANGE = (
     "space.description", "trials", "winners", "resources", "data.path", "val_data.path", "test_data",
     "config.cluster", "config.evaluation",
     "config.condense.log_images", "config.condense.checkpoint_images", "config.data.workers",
+    "config.data.cache",
 )  # fmt: skip
 
 

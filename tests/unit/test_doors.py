@@ -24,6 +24,7 @@ PACKAGE = ROOT / "raycondense"
 DOORS = {
     # The ground: no room of the method.
     "redact": "",
+    "shapes": "",
     "errors": "redact",
     "storage": "",
     "config": "",
@@ -35,29 +36,30 @@ DOORS = {
     "checkpoint": "",
     "patience": "",
     "host": "checkpoint patience storage tensorboard",
+    "remote": "patience redact storage",
     # The parts of the method: they know torch, settings and nothing of where they run.
     "losses": "config seeds",
     "models": "config seeds",
     "augment": "config seeds",
-    "data": "config seeds storage",
+    "data": "config patience remote seeds storage",
     # The loop.
-    "state": "checkpoint config models seeds",
+    "state": "shapes storage checkpoint config models seeds",
     "updates": "host state stopwatch",
     "progress": "config host state stopwatch",
     "step": "augment config data host losses seeds state stopwatch updates",
     "initialise": "augment config data host losses models progress seeds state updates",
     "condense": "config data host initialise models progress state step updates",
     # What comes out of it.
-    "artifact": "__init__ config configfile data models seeds storage",
+    "artifact": "__init__ config configfile data models seeds shapes storage",
     "publish": "artifact config data state",
-    "evaluation": "__init__ artifact augment config configfile data models redact seeds storage",
-    "tuning": "config configfile redact storage",
-    "report": "artifact data evaluation storage tuning",
+    "evaluation": "__init__ artifact augment config configfile data models redact seeds shapes storage",
+    "tuning": "config configfile redact shapes storage",
+    "report": "artifact data evaluation shapes storage tuning",
     # Where it runs, and the public face.
     "cluster": "artifact checkpoint condense config configfile data display evaluation host patience publish redact "
-    "seeds state storage tensorboard tuning",
-    "api": "artifact cluster condense config configfile data display evaluation host presets publish redact report "
-    "storage tuning",
+    "remote seeds state storage tensorboard tuning",
+    "api": "artifact cluster condense config configfile data display evaluation host patience presets publish "
+    "redact remote report storage tuning",
     "__init__": "api artifact config data presets redact",
     "testing": "api artifact augment condense config configfile data evaluation host losses models presets seeds state "
     "storage tuning",
@@ -86,7 +88,7 @@ AT_HOME = {
     "yaml": {"configfile", "artifact"},
     "matplotlib": {"artifact", "report"},
     "sklearn": {"data", "evaluation", "initialise", "report"},
-    "pyarrow": {"data", "evaluation", "report", "cluster"},
+    "pyarrow": {"data", "evaluation", "report", "cluster", "remote"},
     "tensorboard": {"tensorboard"},
 }
 # Outside packages that are slow, optional or broken on some machines: imported where they are used.
