@@ -13,6 +13,7 @@ import ray
 from ray import cloudpickle
 from ray.exceptions import RayError, RayTaskError
 
+from raycondense.cluster.start import share_gpu
 from raycondense.errors import RunError
 from raycondense.evaluation.queue import Outcome, Result, WorkQueue, describe, perform, recorded
 from raycondense.evaluation.store import Store
@@ -63,12 +64,7 @@ class EvaluationWorker:
         # Read by torch (and by what k-means runs on) when it is imported, which is left to the first work.
         os.environ["OMP_NUM_THREADS"] = str(max(1, int(settings.cpus)))
         logger.setLevel(settings.log_level)
-        if 0 < settings.gpus < 1:
-            import torch
-
-            # Ray shares out a GPU in name only: without this, one worker's memory is another's crash.
-            if torch.cuda.is_available():
-                torch.cuda.set_per_process_memory_fraction(settings.gpus)
+        share_gpu(settings.gpus)
         self._store = Store(settings.root)
 
     def where(self) -> dict[str, Any]:

@@ -49,3 +49,18 @@ def require_room(workers: int, resources: Mapping[str, float], setting: str = ""
                 f"{setting}workers: {workers} workers need {needed:g} {name}s, this machine has "
                 f"{there.get(name, 0):g}; lower {setting}workers or {setting}{name.lower()}s_per_worker"
             )
+
+
+def share_gpu(share: float) -> None:
+    """Keep this process to its part of a GPU's memory, which Ray shares out in name only: without this, one process's
+    memory is another's crash.
+
+    Args:
+        share: what Ray gave this process, in GPUs; nothing is done unless it is a fraction of one, on CUDA.
+    """
+    if 0 < share < 1:
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+            torch.cuda.set_per_process_memory_fraction(share)

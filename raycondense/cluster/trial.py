@@ -32,6 +32,7 @@ from raycondense.artifact.save import save_artifact
 from raycondense.cluster.configs import CheckpointConfig
 from raycondense.cluster.host import RayHost
 from raycondense.cluster.metrics import RunMetrics
+from raycondense.cluster.start import share_gpu
 from raycondense.cluster.trainer import LogCallback, run_trainer, scaling_config
 from raycondense.config import Config
 from raycondense.configfile import config_to_dict
@@ -63,7 +64,7 @@ def run_trial(config: dict[str, Any], plan: SweepPlan) -> None:
     gc.collect()
     try:
         settings = trial_config(plan, config["values"])
-        share_gpu(plan)
+        share_gpu(plan.resources.gpus_per_worker)
         found = _fit(plan, settings, number) | {"state": "complete", "reason": None}
     except DivergedError as error:
         found = _without_result(plan, config["values"], "diverged", str(error))
@@ -88,14 +89,6 @@ def trial_config(plan: SweepPlan, values: dict[str, Any]) -> Config:
     config = plan.trial_config(values)
     spacing = min(config.condense.checkpoint_images, plan.rungs[0])
     return replace(config, condense=replace(config.condense, checkpoint_images=spacing))
-
-
-def share_gpu(plan: SweepPlan) -> None:
-    """Ray shares out a GPU in name only: keep this process to its part of the memory."""
-    share = plan.resources.gpus_per_worker
-    if 0 < share < 1 and torch.cuda.is_available():
-        torch.cuda.empty_cache()
-        torch.cuda.set_per_process_memory_fraction(share)
 
 
 def _fit(plan: SweepPlan, config: Config, number: int) -> Metrics:
@@ -144,7 +137,7 @@ def train_trial(settings: dict[str, Any]) -> Metrics | None:
     begun, judge = time.perf_counter(), Judge(plan, config, number)
     host = LocalTrial(judge) if settings["local"] else RayTrial(judge)
     if not settings["local"]:
-        share_gpu(plan)
+        share_gpu(plan.resources.gpus_per_worker)
     try:
         state = condense.run(config, plan.data, host)
     except DivergedError as error:
