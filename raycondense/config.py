@@ -63,6 +63,9 @@ class DataConfig:
         _require(self.num_classes >= 0, "data.num_classes", self.num_classes, "0 or more")
         _require(self.workers >= 1, "data.workers", self.workers, "1 or more")
         _require(self.read_block >= 1, "data.read_block", self.read_block, "1 or more")
+        # Workers have a folder of their own as the current one.
+        absolute = not self.cache or self.cache.startswith(("/", "~"))
+        _require(absolute, "data.cache", self.cache, "an absolute path, or ~/…")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

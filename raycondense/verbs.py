@@ -80,8 +80,8 @@ class Fit:
     out: Path | None = None
     """Run folder; by default runs/<preset>."""
     storage: str | None = None
-    """URI or path of a folder for this run that all nodes reach, for its checkpoints and for all that it leaves: with it
-    the same command goes on on another machine. By default checkpoints are in --out."""
+    """URI or path of a folder for this run that all nodes reach, for its checkpoints and for all that it leaves: with
+    it the same command goes on on another machine. By default checkpoints are in --out."""
     device: str | None = None
     """Where to compute without Ray (--cluster.workers 0); by default CUDA where there is one."""
     dry_run: bool = False
@@ -144,10 +144,10 @@ class Evaluate:
 
     artifacts: tyro.conf.Positional[tuple[str, ...]]
     """Folders of artefacts of one dataset, or hf-hub:user/name; what they share is done once."""
-    data: Path
-    """Beton of the split to score on."""
-    train_data: Path | None = None
-    """Beton of the training split, for the baselines; by default the one that the artefact was made from."""
+    data: str
+    """Beton of the split to score on; of a URI (s3://, gs://, file://) this machine makes a copy once."""
+    train_data: str | None = None
+    """Beton of the training split, for the baselines, likewise; by default the one that the artefact was made from."""
     ipc: tuple[int, ...] = ()
     """Banks to evaluate, in images per class; by default all."""
     workers: int = 0

@@ -34,11 +34,11 @@ def evaluate(
 
     Args:
         artifact: its folder, ``hf-hub:user/name``, or the loaded artefact.
-        data: beton of the test split.
+        data: beton of the test split: a path, or a URI (``s3://…``), which is staged on this machine.
         config: the protocol; None takes the artefact's own.
         ipc: banks, in images per class; None takes all.
-        train_data: beton of the training images, for the baselines; None looks for the one that the artefact was
-            made from beside ``data``.
+        train_data: beton of the training images, for the baselines, likewise; None looks for the one that the artefact
+            was made from beside ``data`` and among those that are staged here.
         device: where students train; None takes CUDA where there is one.
         workers: 1 trains students one after another in this process; more are as many Ray actors, here or in the
             cluster that RAY_ADDRESS names. On a cluster all paths have to be the same on every node.
@@ -83,12 +83,14 @@ def evaluate_many(
     import torch
 
     from raycondense.artifact.load import Artifact, load
+    from raycondense.data.staging import BetonLocation
     from raycondense.display import Display
     from raycondense.evaluation import run
     from raycondense.evaluation.carry_out import Runner
     from raycondense.evaluation.queue import Outcome, run_here
     from raycondense.evaluation.scores import save_scores, scores_to_add_to
     from raycondense.evaluation.store import Store
+    from raycondense.remote import is_uri
 
     loaded = [artifact if isinstance(artifact, Artifact) else load(artifact) for artifact in artifacts]
     for artifact in loaded if save else []:
@@ -110,8 +112,14 @@ def evaluate_many(
             found = f" {100 * accuracies[-1]:.1f} %" if accuracies else " failed" if outcome.error else ""
             display.count("evaluate", done, total, f"{outcome.label}{found}")
 
+        def on_this_machine(beton: str | Path) -> Path:
+            if not is_uri(beton):
+                return Path(beton)
+            return BetonLocation.find(beton).stage("", functools.partial(display.count, "stage"))
+
+        test, train = on_this_machine(data), None if train_data is None else on_this_machine(train_data)
         results = run.evaluate_many(
-            loaded, data, config=config, ipc=ipc, train_data=train_data, device=device,
+            loaded, test, config=config, ipc=ipc, train_data=train, device=device,
             store=None if store is None else Store(Path(store).absolute()), runner=runner, progress=draw,
         )  # fmt: skip
     for artifact, result in zip(loaded, results, strict=True):

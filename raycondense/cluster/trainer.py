@@ -205,7 +205,7 @@ def run_config_for(
         return RunConfig(
             name="ray",
             storage_path=str(folder) if storage is None else storage.path,
-            storage_filesystem=None if storage is None else storage.filesystem,
+            storage_filesystem=None if storage is None or storage.is_local else storage.filesystem,
             failure_config=configs.failure_config or retried,
             checkpoint_config=configs.checkpoint_config or kept,
             callbacks=[LogCallback(folder / "log.jsonl", notices)],

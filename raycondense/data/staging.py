@@ -51,6 +51,11 @@ def cache_folder(setting: str) -> Path:
     return Path(home).expanduser().absolute() / "raycondense"
 
 
+def staged_betons() -> list[Path]:
+    """The betons that were staged on this machine in the user's cache folder."""
+    return sorted(cache_folder("").glob("betons/*/*.beton"))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BetonLocation:
     """Where a beton lies: a path, the same on every node, or a URI with the text of its sidecar."""

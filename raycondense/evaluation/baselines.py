@@ -20,6 +20,7 @@ from raycondense.artifact.load import Artifact
 from raycondense.data.beton import BetonReader
 from raycondense.data.medoids import medoids
 from raycondense.data.sidecar import Sidecar
+from raycondense.data.staging import staged_betons
 from raycondense.errors import ConfigError, DataError, choices_message
 from raycondense.evaluation.train import ImageSet
 from raycondense.seeds import derive_seed
@@ -187,7 +188,7 @@ def find_train_data(artifact: Artifact, beside: Path | None = None) -> Path | No
     """The beton that an artefact was condensed from, or None where it is not in the usual places.
 
     A recipe says what was condensed and not where it lay, so a file is known by its content: the one that
-    ``run.json`` of the run's folder names, or a beton in the folder of ``beside``.
+    ``run.json`` of the run's folder names, a beton in the folder of ``beside``, or one that was staged on this machine.
 
     Args:
         artifact: in a run's folder or anywhere.
@@ -200,6 +201,7 @@ def find_train_data(artifact: Artifact, beside: Path | None = None) -> Path | No
         candidates.append(Path(read_json(run).get("data", {}).get("path", "")))
     if beside is not None:
         candidates += sorted(beside.parent.glob("*.beton"))
+    candidates += staged_betons()
     for beton in candidates:
         if beton.is_file() and Sidecar.path(beton).is_file() and Sidecar.load(beton).sha256 == wanted:
             return beton
