@@ -122,6 +122,7 @@ def one_line(box: str, verb: str) -> str:
         elif not proposing and line:
             message.append(line)
     text = re.sub(r"^Error parsing [\w.]+: (?=[\w.]+: found)", "", " ".join(message) or title)
+    text = re.sub(r"\. Got errors: .*", "", text)  # of each type that a field may have
     hint = f" (did you mean {' or '.join(dict.fromkeys(near))}?)" if near else ""
     return f"{text}{hint}; see raycondense {verb} --help"
 

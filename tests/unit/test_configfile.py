@@ -178,3 +178,20 @@ def test_field_paths_are_all_fields():
     assert "losses.intra" in field_paths()
     assert "losses" not in field_paths()
     assert len(set(field_paths())) == len(field_paths())
+
+
+def test_workers_are_a_number_or_two(tmp_path):
+    for value, expected in ((3, 3), (0, 0), ([1, 4], (1, 4)), ((2, 2), (2, 2)), ([1.0, 4.0], (1, 4))):
+        config = override(Config(), {"cluster.workers": value})
+        assert config.cluster.workers == expected
+        save_config(config, tmp_path / "c.yaml")
+        assert load_config(tmp_path / "c.yaml") == config
+    elastic = override(Config(), {"cluster.workers": [1, 4]}).cluster
+    assert (elastic.fewest_workers, elastic.most_workers) == (1, 4)
+    assert (Config().cluster.fewest_workers, Config().cluster.most_workers) == (1, 1)
+
+
+@pytest.mark.parametrize("value", [[4, 1], [0, 2], [1], [1, 2, 3], [1, 2.5], "3", -1, None, True, {"least": 1}])
+def test_other_workers_are_refused(value):
+    with pytest.raises(ConfigError, match="cluster.workers"):
+        override(Config(), {"cluster.workers": value})
