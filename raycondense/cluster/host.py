@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,7 @@ from raycondense.patience import may_pass, patiently
 logger = logging.getLogger("raycondense")
 
 RECORD = "raycondense_record"
+NAME = re.compile(r"[0-9]-[a-z]+-[0-9]{9}(-again)*")
 NOTICE_SECONDS = 10.0
 """Between two checkpoints while a machine is about to be taken away."""
 
@@ -40,9 +42,17 @@ class RayHost(Host):
         run: label of the run in Ray's metrics.
         patience: seconds that storage may be out of reach.
         tell: takes messages for the user; None logs them here, in the worker.
+        search: look into storage for checkpoints when Ray knows of none, such as after its list was lost.
     """
 
-    def __init__(self, *, run: str = "", patience: float = 600.0, tell: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        run: str = "",
+        patience: float = 600.0,
+        tell: Callable[[str], None] | None = None,
+        search: bool = False,
+    ) -> None:
         context = ray.train.get_context()
         self.rank = context.get_world_rank()
         self.world_size = context.get_world_size()
@@ -52,6 +62,7 @@ class RayHost(Host):
         self._metrics = RunMetrics(run, self.rank, self.world_size)
         self._patience = patience
         self._tell = tell or (lambda message: logger.warning("%s", message))
+        self._search = search
         self._taken: set[str] = set()
         self._saved_under_notice: float | None = None
 
@@ -127,6 +138,8 @@ class RayHost(Host):
         reported = ray.train.get_all_reported_checkpoints(consistency_mode=committed)
         checkpoints = [one.checkpoint for one in reported if one.checkpoint is not None]
         self._taken = {PurePosixPath(checkpoint.path).name for checkpoint in checkpoints}
+        if not checkpoints and self._search:
+            checkpoints = patiently(self._stored, "checkpoints", seconds=self._patience, tell=self._tell)
         damaged: list[tuple[str, str]] = []
         for checkpoint in reversed(checkpoints):
             name = PurePosixPath(checkpoint.path).name
@@ -141,6 +154,20 @@ class RayHost(Host):
         if damaged:
             raise all_damaged(*damaged[0], len(damaged) - 1)
         yield None
+
+    def _stored(self) -> list[ray.train.Checkpoint]:
+        """What lies in storage and is called like a checkpoint, oldest first, as rank 0 sees it.
+
+        Ray knows of none of them, and it may never have: a whole one is as good as any.
+        """
+        from pyarrow import fs
+
+        storage = ray.train.get_context().get_storage()
+        filesystem, folder = storage.storage_filesystem, storage.experiment_fs_path
+        found = filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True)) if self.rank == 0 else ()
+        names = sorted(info.base_name for info in found if NAME.fullmatch(info.base_name) and not info.is_file)
+        names = ray.train.collective.broadcast_from_rank_zero(names)
+        return [ray.train.Checkpoint(f"{folder}/{name}", filesystem) for name in names]
 
     def _fetch(self, checkpoint: ray.train.Checkpoint, name: str, stack: ExitStack) -> tuple[Path, str | None]:
         """A checkpoint's folder on this node, open as long as ``stack``, and what any rank found wrong with it."""

@@ -19,6 +19,7 @@ import ray.train
 import ray.train.collective
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from raycondense import condense
@@ -86,7 +87,9 @@ def train_worker(settings: dict[str, Any]) -> None:
     if isinstance(config.cluster.workers, tuple) and context.get_world_rank() == 0:
         least, most = config.cluster.workers
         notices.tell(f"training with {context.get_world_size()} workers ({least} to {most} are asked for)")
-    host = RayHost(run=settings["run"], patience=config.cluster.storage_patience, tell=notices.tell)
+    host = RayHost(
+        run=settings["run"], patience=config.cluster.storage_patience, tell=notices.tell, search=True
+    )  # fmt: skip
     train = BetonLocation(**settings["train"])
     node = socket.gethostname()
     beton = train.stage(config.data.cache, tell=lambda message: notices.tell(f"{node}: {message}"))
@@ -134,11 +137,47 @@ def fit_on_ray(
         trainer = TorchTrainer(train_worker, train_loop_config=settings, scaling_config=scaling, run_config=run_config)
         return run_trainer(trainer, folder)
 
+    set_aside_damaged_list(run_config, config.cluster.storage_patience)
     with notices.shown():
         result = outlasting_storage(fit, folder, config.cluster.storage_patience)
     if result.checkpoint is None:
         raise RunError(f"{folder}: Ray Train ended without a checkpoint")
     return fetched(result.checkpoint, config.cluster.storage_patience)
+
+
+def set_aside_damaged_list(run_config: RunConfig, patience: float) -> None:
+    """Rename Ray's list of checkpoints where it is cut short or names some that are gone: Ray would refuse to start.
+
+    Workers then look for checkpoints themselves (`RayHost.latest_checkpoint`).
+    """
+    from pyarrow import fs
+
+    if run_config.name is None:
+        return  # a new one each time
+    filesystem, root = run_config.storage_filesystem, str(run_config.storage_path)
+    if filesystem is None:
+        filesystem, root = fs.FileSystem.from_uri(root)
+    folder = f"{root}/{run_config.name}"
+    path = f"{folder}/{CHECKPOINT_MANAGER_SNAPSHOT_FILENAME}"
+
+    def find_harm() -> str | None:
+        if not filesystem.get_file_info(path).is_file:
+            return None
+        with filesystem.open_input_stream(path) as file:
+            text = file.read()
+        try:
+            names = [str(one["checkpoint_dir_name"]) for one in json.loads(text)["checkpoint_results"]]
+        except (ValueError, KeyError, TypeError) as error:
+            return f"cannot be read ({type(error).__name__})"
+        infos = filesystem.get_file_info([f"{folder}/{name}" for name in names])
+        gone = [name for name, info in zip(names, infos, strict=True) if info.type == fs.FileType.NotFound]
+        return f"names {gone[0]}, which is gone" if gone else None
+
+    what = "the list of checkpoints"
+    harm = patiently(find_harm, what, seconds=patience, tell=logger.warning)
+    if harm is not None:
+        logger.warning("%s: %s; looking for checkpoints without it", path, harm)
+        patiently(lambda: filesystem.move(path, f"{path}.damaged"), what, seconds=patience, tell=logger.warning)
 
 
 @contextmanager

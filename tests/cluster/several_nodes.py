@@ -78,7 +78,7 @@ class Scene:
         self._begun = time.monotonic()
         self._thread.start()
 
-    def wait(self, what: Callable[[], bool], seconds: float = 150) -> None:
+    def wait(self, what: Callable[[], bool], seconds: float = 240) -> None:
         def either() -> bool:
             if self._failure is not None:
                 raise self._failure
@@ -146,9 +146,9 @@ def machine_taken_away(scene: Scene) -> None:
     gcs = ray._raylet.GcsClient(address=scene.cluster.address)
     accepted, why = gcs.drain_node(nodes[1].node_id, reason, "spot", deadline)
     assert accepted, why
-    scene.add_node()
     scene.wait(lambda: any("condense" in name and name[-9:] != "000000000" for name in scene.checkpoints()), 30)
     scene.seen["saved"] = {"seconds": round(time.monotonic() - spoken, 1), "checkpoint": scene.checkpoints()[-1]}
+    scene.add_node()
     time.sleep(max(0.0, spoken + NOTICE_SECONDS - time.monotonic()))
     scene.seen["checkpoints_at_the_end"] = scene.checkpoints()
     scene.cluster.remove_node(nodes[1], allow_graceful=False)
