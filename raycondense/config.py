@@ -424,6 +424,9 @@ class Config:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
+        # A run's folder is named after it, and the file may come from a stranger.
+        plain = self.name.isprintable() and "/" not in self.name and not self.name.startswith(".")
+        _require(plain and 0 < len(self.name) <= 100, "name", self.name, "1 to 100 characters of a file's name")
         _require(self.seed >= 0, "seed", self.seed, "0 or more")
         if self.losses.realism > 0:
             _require(

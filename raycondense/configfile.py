@@ -11,10 +11,10 @@ import dataclasses
 import difflib
 import functools
 import json
-import math
 import numbers
 import os
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -23,7 +23,9 @@ from raycondense.config import Config
 from raycondense.errors import ConfigError
 from raycondense.storage import write_text
 
-MAX_FILE_BYTES = 1 << 20
+MAX_FILE_BYTES = 1 << 17
+MOST_VALUES = 20_000
+"""Values of a YAML file once every alias stands for what it names: some lines of aliases can name billions."""
 ENDINGS = (".yaml", ".yml", ".json")
 
 Section = TypeVar("Section")
@@ -152,7 +154,7 @@ def read_mapping(path: str | os.PathLike[str]) -> Mapping[str, Any]:
         values = json.loads(text, object_pairs_hook=_unique_keys) if ending == ".json" else _load_yaml(text)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, OverflowError) as error:
         raise ConfigError(f"{path}: not valid {ending[1:].upper()}: {' '.join(str(error).split())}") from error
     if values is None and ending != ".json":
         return {}  # an empty YAML file, or one of comments only, changes nothing
@@ -185,18 +187,36 @@ def _yaml_loader() -> Any:
     import yaml
 
     class Loader(yaml.SafeLoader):
+        def get_single_node(self) -> Any:
+            node = super().get_single_node()
+            if node is not None and _values_below(node, {}) > MOST_VALUES:
+                raise ConfigError(f"found more than {MOST_VALUES} values (aliases count as what they name)")
+            return node
+
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            seen: list[Any] = []
+            seen: set[Any] = set()
             for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
                 key = self.construct_object(key_node, deep=True)
+                if not isinstance(key, Hashable):
+                    raise ConfigError(f"line {key_node.start_mark.line + 1}: found {_describe(key)}, valid: a name")
                 if key in seen:
                     raise ConfigError(f"{key}: set twice (line {key_node.start_mark.line + 1})")
-                seen.append(key)
+                seen.add(key)
             return super().construct_mapping(node, deep=deep)
 
     number = re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
     return Loader
+
+
+def _values_below(node: Any, known: dict[int, int]) -> int:
+    """Values of a YAML node, aliases written out; more than `MOST_VALUES` where it holds itself."""
+    if id(node) not in known:
+        known[id(node)] = MOST_VALUES + 1
+        children = node.value if isinstance(node.value, list) else ()
+        inner = [one for child in children for one in (child if isinstance(child, tuple) else (child,))]
+        known[id(node)] = 1 + sum(_values_below(one, known) for one in inner)
+    return known[id(node)]
 
 
 def _load_yaml(text: str) -> Any:
@@ -288,14 +308,24 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
             raise ConfigError(f"{path}: found {_describe(value)}, valid: {', '.join(get_args(hint))}")
         return value  # which string, the dataclass checks itself
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if hint is int and number and math.isfinite(value) and value == int(value):
+    if hint is int and number and _is_finite(value) and value == int(value):
         return int(value)
-    if hint is float and number and math.isfinite(value):
+    if hint is float and number and _is_finite(value):
         return float(value)
-    if hint in (bool, str) and isinstance(value, hint):
+    if hint in (bool, str) and isinstance(value, hint) and (hint is bool or _is_unicode(value)):
         return value
     valid = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}[hint]
     raise ConfigError(f"{path}: found {_describe(value)}, valid: {valid}")
+
+
+def _is_finite(value: Any) -> bool:
+    """Of any number: `math.isfinite` fails on whole ones that are larger than the largest float."""
+    return bool(-sys.float_info.max <= value <= sys.float_info.max)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be written down: JSON and YAML can name half a character."""
+    return not any("\ud800" <= sign <= "\udfff" for sign in text)
 
 
 def _describe(value: Any) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 from raycondense.config import AUGMENTATIONS, RESOLUTIONS
-from raycondense.errors import ConfigError
+from raycondense.errors import ConfigError, RunError
 from raycondense.presets import PRESETS
-from raycondense.storage import read_lines
+from raycondense.storage import read_json, read_records
 
 
 def describe(path: str) -> dict[str, Any]:
@@ -18,7 +17,7 @@ def describe(path: str) -> dict[str, Any]:
 
     Raises:
         ConfigError: ``path`` is none of them.
-        DataError, ArtifactError: it is one, but damaged.
+        DataError, ArtifactError, RunError: it is one, but damaged.
     """
     if not path:
         from raycondense.evaluation.baselines import BASELINES
@@ -39,9 +38,12 @@ def describe(path: str) -> dict[str, Any]:
         sidecar.verify(place, full=True)
         return {"kind": "beton", "images": sidecar.num_images, **dataclasses.asdict(sidecar)}
     if (place / "run.json").is_file():
-        records = [json.loads(line) for line in read_lines(place / "log.jsonl")]
+        records = read_records(place / "log.jsonl")
         finished = (place / "artifact" / "config.json").is_file()
-        run = json.loads((place / "run.json").read_text(encoding="utf-8"))
+        try:
+            run = dict(read_json(place / "run.json"))
+        except (OSError, ValueError, TypeError) as error:
+            raise RunError(f"{place / 'run.json'}: damaged: {error}") from error
         last = records[-1] if records else None
         # What the run started from, a baseline of evaluations; it stands there when the run is finished.
         initial = (place / "initial" / "config.json").is_file()

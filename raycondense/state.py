@@ -7,8 +7,6 @@ to resume exactly.
 from __future__ import annotations
 
 import io
-import json
-import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,10 +22,13 @@ from raycondense.models.discriminator import Discriminator
 from raycondense.models.generator import Generator
 from raycondense.models.pool import ExtractorPool
 from raycondense.seeds import derive_seed
+from raycondense.shapes import fault
+from raycondense.storage import read_json
 
 FORMAT_VERSION = 2
 READABLE_VERSIONS = (1, 2)
 """Checkpoints of version 1 do not hold `TrainState.initial`."""
+_CLOCK = {"format_version": int, "stage": str, "step": int, "images": int}
 STAGES = ("pool", "gan", "reconstruct", "condense", "done")
 
 
@@ -145,13 +146,21 @@ class TrainState:
         """
         device = next(self.model.parameters()).device
         try:
-            clock = json.loads((folder / CLOCK).read_text(encoding="utf-8"))
+            clock = read_json(folder / CLOCK)
+            wrong = fault(clock, _CLOCK) or (
+                "a clock before its start" if min(clock["step"], clock["images"]) < 0 else ""
+            )
+            if wrong:
+                raise ValueError(f"{CLOCK}: {wrong}")
             state = torch.load(folder / STATE, map_location=device, weights_only=True)
-        except (OSError, ValueError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # what torch's reader trips over in a damaged file can be anything
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise CheckpointError(
-                f"{folder}: damaged checkpoint ({error}); remove it to go on from an earlier one"
+                f"{folder}: damaged checkpoint ({reason}); remove it to go on from an earlier one"
             ) from error
-        version = clock.get("format_version")
+        version = clock["format_version"]
         if version not in READABLE_VERSIONS:
             valid = " and ".join(map(str, READABLE_VERSIONS))
             raise CheckpointError(f"{folder}: checkpoint format {version}, this raycondense reads formats {valid}")
@@ -164,11 +173,12 @@ class TrainState:
             if self.discriminator is not None:
                 self.discriminator.load_state_dict(state["discriminator"])
             initial = None if version == 1 else state["initial"]
-        except (RuntimeError, KeyError) as error:
-            raise CheckpointError(f"{folder}: checkpoint of another model ({error})") from error
-        self.optimizers = state["optimizers"]
+            self.initial = None if initial is None else {name: tensor.cpu() for name, tensor in initial.items()}
+            self.optimizers = dict(state["optimizers"])
+        except (RuntimeError, KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise CheckpointError(f"{folder}: checkpoint of another model ({reason})") from error
         self.stage, self.step, self.images = clock["stage"], clock["step"], clock["images"]
-        self.initial = None if initial is None else {name: tensor.cpu() for name, tensor in initial.items()}
         if version == 1 and (self.stage, self.step) == ("condense", 0):
             self.initial = self._weights()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from raycondense.config import EvaluationConfig
 from raycondense.configfile import config_from_dict
-from raycondense.errors import ConfigError
+from raycondense.errors import ArtifactError, ConfigError
 
 if TYPE_CHECKING:
     from raycondense.artifact.load import Artifact
@@ -180,4 +180,7 @@ def recorded_protocol(artifact: str | Path) -> EvaluationConfig:
     """
     from raycondense.artifact.load import load
 
-    return config_from_dict(load(artifact).recipe["config"]).evaluation
+    config = load(artifact).recipe.get("config")
+    if config is None:
+        raise ArtifactError(f"{artifact}: its recipe holds no configuration, and so no protocol; name one")
+    return config_from_dict(config, source=f"{artifact}/recipe.json").evaluation

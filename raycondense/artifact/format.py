@@ -7,16 +7,17 @@ it was compared with what its files really hold.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from raycondense import storage
 from raycondense.config import RESOLUTIONS, CodebookConfig, GeneratorConfig
 from raycondense.configfile import config_to_dict, section_from_dict
 from raycondense.errors import ArtifactError, ConfigError
+from raycondense.shapes import OBJECT, fault
 
 FORMAT_VERSION = 1
 
@@ -29,9 +30,18 @@ CARD = "README.md"
 FILES = (WEIGHTS, CONFIG, RECIPE, SCORES, PREVIEW, CARD)
 """All files of an artefact; the first four are needed to load one."""
 
-MAX_JSON_BYTES = 64 << 20
 # Far above anything sensible and far below what would hang a constructor: layers are Python objects.
 MAX_CLASSES, MAX_IPC, MAX_BANKS, MAX_CHANNELS, MAX_BLOCKS = 1_000_000, 1_000_000, 64, 65_536, 64
+
+RECIPE_SHAPE = {
+    "state?": str,
+    "config?": {"name?": str, "evaluation?": OBJECT},
+    "data?": {"file?": (str, None), "source?": str, "split?": str, "sha256?": str, "counts?": [int]},
+    "seeds?": {str: int},
+    "versions?": {str: (str, None)},
+    "git_revision?": (str, None),
+}
+"""What is read of a recipe, of whatever version (see `raycondense.shapes`)."""
 
 WeightsDtype = Literal["float32", "float16"]
 WEIGHTS_DTYPES: tuple[WeightsDtype, ...] = ("float32", "float16")
@@ -167,6 +177,19 @@ def check_format_version(values: Mapping[str, Any], source: str) -> None:
         raise ArtifactError(f"{source}: damaged: found format_version {version!r}, valid: {FORMAT_VERSION}")
 
 
+def read_recipe(folder: Path) -> dict[str, Any]:
+    """``recipe.json`` of the artefact in ``folder``.
+
+    Raises:
+        ArtifactError: it is missing or damaged.
+    """
+    recipe = read_json(folder / RECIPE)
+    wrong = fault(recipe, RECIPE_SHAPE)
+    if wrong:
+        raise ArtifactError(f"{folder / RECIPE}: damaged: {wrong}")
+    return recipe
+
+
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON file of an artefact.
 
@@ -174,13 +197,10 @@ def read_json(file: Path) -> dict[str, Any]:
         ArtifactError: it is missing, too large, or does not hold one JSON object.
     """
     try:
-        size = file.stat().st_size
-        if size > MAX_JSON_BYTES:
-            raise ArtifactError(f"{file}: found {size} bytes, valid: at most {MAX_JSON_BYTES}")
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = storage.read_json(file)
     except FileNotFoundError:
         raise ArtifactError(f"{file}: no such file; an artefact holds {', '.join(FILES)}") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise ArtifactError(f"{file}: damaged: cannot be read as JSON: {error}") from error
     if not isinstance(values, dict):
         raise ArtifactError(f"{file}: damaged: found {type(values).__name__}, valid: a JSON object")

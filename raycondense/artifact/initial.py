@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from raycondense.artifact.format import CONFIG, RECIPE, read_json
+from raycondense.artifact.format import CONFIG, read_recipe
 from raycondense.artifact.load import Artifact
 from raycondense.models import Codebook
 from raycondense.seeds import derive_seed
@@ -35,7 +35,7 @@ def find_initial(artifact: Artifact) -> Path | None:
     folder = artifact.path.resolve().with_name(INITIAL)
     if not (folder / CONFIG).is_file():
         return None
-    recipe = read_json(folder / RECIPE)
+    recipe = read_recipe(folder)
     is_initial = recipe.get("state") == INITIAL and artifact.recipe.get("state") != INITIAL
     return folder if is_initial and _run_of(recipe) == _run_of(artifact.recipe) else None
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from raycondense.artifact.bank import BankDataset, Presentation, Transform
 from raycondense.artifact.decode import chunk_size, decode_grid, exact
-from raycondense.artifact.format import CONFIG, FILES, RECIPE, SCORES, WEIGHTS, ArtifactConfig, read_json
+from raycondense.artifact.format import CONFIG, FILES, SCORES, WEIGHTS, ArtifactConfig, read_json, read_recipe
 from raycondense.artifact.sizes import Sizes, artifact_sizes, format_bytes
 from raycondense.artifact.stream import INTERPOLATE, NOISE, StreamDataset, fresh_codes
 from raycondense.artifact.weights import read_weights
@@ -314,7 +314,7 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu", to
     if not folder.is_dir():
         raise ArtifactError(_not_a_folder(place, folder))
     config = ArtifactConfig.from_dict(read_json(folder / CONFIG), source=str(folder / CONFIG))
-    recipe, scores = read_json(folder / RECIPE), read_json(folder / SCORES)
+    recipe, scores = read_recipe(folder), read_json(folder / SCORES)
     generator, codebook = read_weights(folder / WEIGHTS, config)
     return Artifact(generator, codebook, config, recipe=recipe, scores=scores, path=folder).to(device)
 

@@ -7,7 +7,10 @@ the same pixels on every machine with the same Pillow.
 
 from __future__ import annotations
 
+import functools
 import io
+import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -25,6 +28,11 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+"""Pillow's names of the formats that are read. It knows many more, some rarely looked after; for one (EPS) it starts
+another program on the file."""
+MOST_PIXELS = 100_000_000
+"""Of an image as it is decoded: a few hundred bytes can stand for any number of black ones."""
 _ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 
 
@@ -59,7 +67,7 @@ def image_size(image: bytes | np.ndarray) -> tuple[int, int]:
         DataError: it cannot be opened.
     """
     try:
-        opened = _from_array(image) if isinstance(image, np.ndarray) else Image.open(io.BytesIO(image))
+        opened = _from_array(image) if isinstance(image, np.ndarray) else _opened(image)
         return opened.size
     except Exception as error:
         raise DataError(_reason(error)) from error
@@ -121,13 +129,32 @@ def _from_array(pixels: np.ndarray) -> Image.Image:
 def _open(data: bytes, resolution: int) -> Image.Image:
     if not data:
         raise ValueError("the file is empty")
-    image: Image.Image = Image.open(io.BytesIO(data))
+    image = _opened(data)
     # A JPEG can be decoded at a half, quarter or eighth of its size. Four times what is asked for must be left:
     # of ImageNet at 32 px that takes a quarter less time and changes pixels by 1 of 255, twice takes a third
     # less and changes them by 3.
     image.draft(None, (4 * resolution, 4 * resolution))
+    if math.prod(image.size) > MOST_PIXELS:
+        raise ValueError(f"found {image.size[0]}x{image.size[1]} pixels, valid: at most {MOST_PIXELS} altogether")
     turn = _TURNS.get(_orientation(image))
     return image.transpose(turn) if turn is not None else image
+
+
+def _opened(data: bytes) -> Image.Image:
+    """An image of one of `FORMATS`, of which nothing but the head was read."""
+    known = [name for name in FORMATS if name in _registered()]
+    with warnings.catch_warnings():
+        # Pillow warns of what it thinks too large; `MOST_PIXELS` decides.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image: Image.Image = Image.open(io.BytesIO(data), formats=known)
+    return image
+
+
+@functools.cache
+def _registered() -> frozenset[str]:
+    """The formats that this Pillow was built with."""
+    Image.init()
+    return frozenset(Image.OPEN)
 
 
 def _orientation(image: Image.Image) -> Any:
@@ -165,7 +192,13 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _sixteen_bit(image: Image.Image) -> Image.Image:
     """Grey of 16 bits as grey of 8 bits: Pillow's own conversion clips at 255 instead of scaling."""
-    values = np.asarray(image).astype(np.int64)
+    values = np.asarray(image)
+    values = values if values.dtype == np.uint16 else values.astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise ValueError(f"found 32-bit pixels from {values.min()} to {values.max()}, valid: 0 to 65535")
-    return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+    # In 32 bits, and in place: of an image this takes the most memory.
+    scaled = values.astype(np.uint32)
+    scaled *= 255
+    scaled += 32767
+    scaled //= 65535
+    return Image.fromarray(scaled.astype(np.uint8))

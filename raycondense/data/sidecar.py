@@ -17,9 +17,11 @@ from typing import Any, Literal, cast
 
 from raycondense.data.beton_format import read_header
 from raycondense.errors import DataError
-from raycondense.storage import write_text
+from raycondense.storage import parse_json, read_file, write_text
 
 FORMAT_VERSION = 1
+MOST_BYTES = 64 << 20
+"""Of a sidecar that is read: names and counts of a million classes."""
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
@@ -136,7 +138,7 @@ class Sidecar:
         """
         path = cls.path(beton)
         try:
-            text = path.read_text(encoding="utf-8")
+            text = read_file(path, MOST_BYTES).decode("utf-8")
         except FileNotFoundError:
             raise DataError(
                 f"{path}: no such file; a beton needs its sidecar beside it (`raycondense prepare` writes both)"
@@ -153,8 +155,8 @@ class Sidecar:
             DataError: it is damaged or from a newer raycondense.
         """
         try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            values = parse_json(text)
+        except ValueError as error:
             raise DataError(f"{name}: cannot be read as JSON: {error}") from error
         version = values.get("format_version") if isinstance(values, dict) else None
         if type(version) is int and version > FORMAT_VERSION:

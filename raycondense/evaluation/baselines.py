@@ -198,11 +198,21 @@ def find_train_data(artifact: Artifact, beside: Path | None = None) -> Path | No
     candidates: list[Path] = []
     run = artifact.path.absolute().parent / "run.json" if artifact.path is not None else None
     if run is not None and run.is_file():
-        candidates.append(Path(read_json(run).get("data", {}).get("path", "")))
+        named = read_json(run).get("data")
+        path = named.get("path") if isinstance(named, dict) else None
+        candidates += [Path(path)] if isinstance(path, str) else []
     if beside is not None:
         candidates += sorted(beside.parent.glob("*.beton"))
     candidates += staged_betons()
     for beton in candidates:
-        if beton.is_file() and Sidecar.path(beton).is_file() and Sidecar.load(beton).sha256 == wanted:
+        if _is_file(beton) and _is_file(Sidecar.path(beton)) and Sidecar.load(beton).sha256 == wanted:
             return beton
     return None
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file; what is no name of one (it may come from a stranger's ``run.json``) is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False

@@ -267,8 +267,12 @@ def _read_file(path: Path, name: str) -> pa.Table | None:
         raise DataError(f"{path}: {error.strerror}; valid: a Parquet file that can be read") from error
     mend = "delete it, and what it held is evaluated again"
     try:
-        table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
-    except (pa.ArrowException, OSError, ValueError) as error:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        if not 0 <= file.metadata.num_rows <= len(data):
+            raise ValueError(f"{file.metadata.num_rows} rows in {len(data)} bytes")
+        table = file.read(use_threads=False)
+        table.validate(full=True)  # lengths and texts, which whatever uses them takes for granted
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: damaged Parquet file ({reason}); {mend}") from error
     metadata = table.schema.metadata or {}

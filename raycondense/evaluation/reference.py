@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from raycondense.data.normalize import Normalize
 from raycondense.data.sidecar import Sidecar
 from raycondense.errors import RunError
 from raycondense.evaluation.baselines import baseline_set
-from raycondense.evaluation.diagnostics import Embed as Embed
+from raycondense.evaluation.diagnostics import Embed
 from raycondense.evaluation.protocols import recipe_of
 from raycondense.evaluation.store import Store
 from raycondense.evaluation.train import ImageSet, train_student
@@ -165,11 +166,20 @@ def _network(reference: Reference, root: Any) -> nn.Module:
         reference.config.reference, num_classes=len(reference.domain.classes), resolution=reference.domain.resolution,
         width=reference.config.width, seed=0,
     )  # fmt: skip
+    return read_network(path, network).to(reference.device).eval().requires_grad_(False)
+
+
+def read_network(path: Path, network: nn.Module) -> nn.Module:
+    """``network`` with the weights of a safetensors file.
+
+    Raises:
+        RunError: the file is missing or damaged, or of another network.
+    """
     try:
         network.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise RunError(f"{path}: the reference network cannot be read ({error}); remove it to train it anew") from error
-    return network.to(reference.device).eval().requires_grad_(False)
+    return network
 
 
 def _embed(network: nn.Module, normalize: Normalize, device: str, images: Tensor) -> Tensor:

@@ -17,10 +17,12 @@ from raycondense.artifact.sizes import format_bytes
 from raycondense.config import ACCOUNTINGS, EvaluationConfig
 from raycondense.configfile import config_to_dict, section_from_dict
 from raycondense.errors import ArtifactError, choices_message
-from raycondense.evaluation.columns import diagnostics_table, score_table
+from raycondense.evaluation.columns import DIAGNOSTICS, diagnostics_table, score_table
 from raycondense.evaluation.measures import scores_of
 from raycondense.evaluation.methods import FROM_GENERATOR, METHOD_NAMES
 from raycondense.evaluation.protocols import protocol_label
+from raycondense.shapes import OBJECT, fault
+from raycondense.storage import parse_json
 
 FORMAT_VERSION = 2
 ACCOUNTING_NOTES = {
@@ -29,6 +31,22 @@ ACCOUNTING_NOTES = {
     "stream": "fresh samples for as many steps as the bank's students take; images counts the different ones",
 }
 RowKey = tuple[str, str, int, str, str, bool]
+_TOLD = {"source": str, "split": str, "sha256": str, "images": int}
+_KEY = {"method": str, "architecture": str, "ipc": int, "accounting": str, "labels": str, "augmented": bool}
+_SHAPE = {
+    "artifact": str,
+    "test": {**_TOLD, "resolution": int, "reads?": int},
+    "train": ({**_TOLD, "condensed_from": bool}, None),
+    "config": OBJECT,
+    "rows": [{**_KEY, "accuracy": float, "std": (float, None), "students": int, "images": int, "bytes": int,
+              "steps": int, "seconds": float, "teacher_bytes?": int, "label_bytes?": int, "generation_seconds?": float,
+              **dict.fromkeys(("hlr?", "ior?", "lrs?", "ars?"), (float, None))}],
+    "results": [{**_KEY, "loss": (float, None), "seconds?": float}],
+    "diagnostics": [{"key": str, "method": str, "ipc": int, "accounting": str, "reference?": str,
+                     **{f"{name}?": (float, None) for name in DIAGNOSTICS}}],
+    "failures": [{"label": str, "error": str}],
+    "missing": [str],
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -220,11 +238,15 @@ class Evaluation:
         if version != FORMAT_VERSION:
             raise ArtifactError(f"{source}: format_version: found {version!r}, valid: {FORMAT_VERSION} (evaluate anew)")
         try:
+            wrong = fault(values, _SHAPE)
+            if wrong:
+                raise ArtifactError(f"{source}: not an evaluation of raycondense: {wrong}")
             rows = tuple(Row(**row) for row in values["rows"])
+            found = [*values["rows"], *values["results"], *values["diagnostics"]]
             for name, valid in (("method", METHOD_NAMES), ("accounting", ACCOUNTINGS), ("labels", ("hard", "soft"))):
-                for row in rows:
-                    if getattr(row, name) not in valid:
-                        raise ArtifactError(f"{source}: {choices_message(name, getattr(row, name), valid)}")
+                for row in found:
+                    if row.get(name, valid) not in (*valid, valid):
+                        raise ArtifactError(f"{source}: {choices_message(name, row[name], valid)}")
             return cls(
                 rows=rows,
                 config=section_from_dict(EvaluationConfig, values["config"], name="evaluation", source=source),
@@ -247,7 +269,7 @@ class Evaluation:
             ArtifactError: the text is damaged or from a newer version.
         """
         try:
-            values = json.loads(text)
+            values = parse_json(text)
         except ValueError as error:
             raise ArtifactError(f"{source}: not JSON: {error}") from error
         return cls.from_dict(values, source=source)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raycondense.storage import read_lines
+from raycondense.shapes import fault
+from raycondense.storage import parse_json, read_lines
 
 LOSS_PREFIX = "loss/"
+_SHAPE = {"stage": str, "images": float, "total?": (int, None)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,10 @@ def read_log(path: Path) -> RunLog:
     damaged = 0
     for line in read_lines(path):
         try:
-            record = json.loads(line)
+            record = parse_json(line)
             stage, clock = str(record["stage"]), float(record["images"])
+            if fault(record, _SHAPE):
+                raise ValueError
         except (ValueError, KeyError, TypeError):
             damaged += 1
             continue

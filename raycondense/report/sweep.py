@@ -102,9 +102,17 @@ def write_sweep_report(folder: str | os.PathLike[str], out: str | os.PathLike[st
 
 def _read(folder: SweepFolder) -> _Sweep:
     told, trials = folder.describe(), folder.trials()
+    space = Space.from_dict(told.get("space", {}), source=f"{folder.path}/sweep.json")
     start = told.get("start")
     own = next((trial.number for trial in trials if start and dict(trial.values) == start), None)
-    return _Sweep(folder, told, Space.from_dict(told["space"]), trials, folder.winners(), own)
+    return _Sweep(
+        folder,
+        told,
+        space,
+        trials,
+        folder.winners(),
+        own,
+    )
 
 
 def _subtitle(sweep: _Sweep) -> str:

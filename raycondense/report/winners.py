@@ -10,9 +10,12 @@ from raycondense.artifact.format import PREVIEW, WEIGHTS
 from raycondense.evaluation.columns import percent
 from raycondense.evaluation.methods import FROM_GENERATOR, METHOD_NAMES, OURS
 from raycondense.report.markup import accuracy_cell, cell, line, note, png, row_head, section, table
+from raycondense.storage import read_file
 from raycondense.tuning.records import SweepFolder, TrialRecord, Winner
 
 MOST_SHEETS = 6
+MOST_PREVIEW_BYTES = 64 << 20
+PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def winners_section(
@@ -38,13 +41,24 @@ def winners_section(
         told = "" if accuracy is None else f" <small>{percent(accuracy)} % of validation images</small>"
         caption = f"<figcaption><strong>{winner.rank}. trial {winner.trial}</strong>{told}</figcaption>"
         try:
-            content = (winner.artifact / PREVIEW).read_bytes()
-        except OSError:
+            content = _preview(winner.artifact)
+        except (OSError, ValueError):
             sheets.append(f"<figure>{caption}<p>its artefact is gone</p></figure>")
             continue
         alt = f"contact sheet of trial {winner.trial}, winner {winner.rank}: a row of images a class"
         sheets.append(f"<figure>{caption}{png(content, alt)}</figure>")
     return section("Winners", f'{body}<h3>Contact sheets</h3><div class="sheets">{"".join(sheets)}</div>')
+
+
+def _preview(artifact: Path) -> bytes:
+    """The contact sheet of an artefact, and no file that a link calls so: the page may be sent around."""
+    path = artifact / PREVIEW
+    if path.is_symlink():
+        raise ValueError(f"{path}: is a link")
+    content = read_file(path, MOST_PREVIEW_BYTES)
+    if not content.startswith(PNG):
+        raise ValueError(f"{path}: is no PNG")
+    return content
 
 
 def _scores(

@@ -17,7 +17,8 @@ from typing import Any
 
 from raycondense.errors import ConfigError, RunError
 from raycondense.redact import clean
-from raycondense.storage import append_line, read_lines, write_json
+from raycondense.shapes import OBJECT, fault
+from raycondense.storage import append_line, read_json, read_records, write_json
 
 EVENTS = ("start", "rung", "end")
 STATES = ("complete", "stopped", "diverged", "failed")
@@ -31,6 +32,25 @@ FREE_TO_CHANGE = (
     "config.condense.log_images", "config.condense.checkpoint_images", "config.data.workers",
     "config.data.cache",
 )  # fmt: skip
+
+
+_DATA = {"path": str, "sha256": (str, None)}
+_VALUES = {str: (str, bool, int, float)}
+_RESOURCES = {str: float}
+_SWEEP = {
+    "space?": OBJECT, "start?": _VALUES, "config?": {"name?": str}, "data?": _DATA, "val_data?": _DATA,
+    "test_data?": (_DATA, None), "objectives?": [str], "rungs?": [int], "search?": str, "seed?": int,
+    "judge?": {"name?": str, "students?": int, "max_steps?": int, "architectures?": [str]},
+    "storage?": (str, None), "trials?": int, "winners?": int,
+    "resources?": {"trial?": _RESOURCES, "pool?": _RESOURCES},
+}  # fmt: skip
+_EVENT = {
+    "trial": int, "event": str, "time": float, "values?": (_VALUES, None), "images?": (int, None),
+    "accuracy?": (float, None), "bytes?": (int, None), "seconds?": (float, None), "state?": (str, None),
+    "reason?": (str, None), "artifact?": (str, None),
+}  # fmt: skip
+_WINNERS = [{"trial": int, "rank": int, "artifact": str}]
+"""What is read of the files of a sweep (see `raycondense.shapes`)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,14 +144,17 @@ class SweepFolder:
         """
         path = self.path / "sweep.json"
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = read_json(path)
         except FileNotFoundError:
             raise ConfigError(f"{self.path}: holds no sweep, valid: a folder that raycondense sweep has made") from None
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             raise ConfigError(f"{path}: damaged ({error}); name another folder with --out") from error
         version = found.get("format_version") if isinstance(found, dict) else None
         if version != FORMAT_VERSION:
             raise ConfigError(f"{path}: format_version: found {version!r}, valid: {FORMAT_VERSION}")
+        wrong = fault(found, _SWEEP)
+        if wrong:
+            raise ConfigError(f"{path}: damaged ({wrong}); name another folder with --out")
         return dict(found)
 
     def claim(self, description: Mapping[str, Any]) -> None:
@@ -183,13 +206,17 @@ class SweepFolder:
             RunError: a line is damaged.
         """
         found: dict[int, _Adding] = {}
-        for position, line in enumerate(read_lines(self.events)):
-            try:
-                event = json.loads(line)
-                number = int(event["trial"])
-                found.setdefault(number, _Adding()).add(event, self.path)
-            except (ValueError, KeyError, TypeError) as error:
-                raise RunError(f"{self.events}: line {position + 1} is damaged: {error}") from error
+        for position, event in enumerate(read_records(self.events)):
+            wrong = fault(event, _EVENT)
+            if not wrong and event["event"] == "end" and event.get("state") not in STATES:
+                wrong = f"state: found {event.get('state')!r}, valid: {', '.join(STATES)}"
+            if not wrong and event["event"] == "rung" and event.get("images") is None:
+                wrong = "images: missing"
+            if wrong:
+                raise RunError(f"{self.events}: line {position + 1} is damaged: {wrong}")
+            artifact = event.get("artifact")
+            place = None if artifact is None else self._inside(artifact, f"{self.events}: line {position + 1}")
+            found.setdefault(event["trial"], _Adding()).add(event, place)
         return [found[number].record(number) for number in sorted(found)]
 
     def write_winners(self, winners: Sequence[Winner]) -> None:
@@ -207,17 +234,39 @@ class SweepFolder:
         """The best trials so far, the best first; none before the first.
 
         Raises:
-            RunError: the file is damaged.
+            RunError: the file is damaged, or names a place outside of the folder.
         """
         path = self.path / "winners.json"
         if not path.is_file():
             return []
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            found = [Winner(int(one["trial"]), int(one["rank"]), self.path / one["artifact"]) for one in values]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            values = read_json(path)
+        except (OSError, ValueError) as error:
             raise RunError(f"{path}: damaged: {error}") from error
+        wrong = fault(values, _WINNERS)
+        if wrong:
+            raise RunError(f"{path}: damaged: {wrong}")
+        found = [Winner(one["trial"], one["rank"], self._inside(one["artifact"], str(path))) for one in values]
         return sorted(found, key=lambda one: one.rank)
+
+    def _inside(self, name: str, source: str) -> Path:
+        """The path ``name`` in this folder.
+
+        Somebody who got the folder from a stranger reads, shows and writes what lies there, so it leads nowhere else,
+        not by links either.
+
+        Raises:
+            RunError: it does.
+        """
+        place = self.path / name
+        try:
+            inside = place.resolve().is_relative_to(self.path.resolve())
+            place.is_file()  # fails where this cannot be a name
+        except (OSError, ValueError, RuntimeError):
+            inside = False
+        if not inside:
+            raise RunError(f"{source}: damaged: artifact: found {name[:200]!r}, valid: a path inside {self.path}")
+        return place
 
     def relative(self, path: str | os.PathLike[str]) -> str:
         """``path`` as it is written down: relative to the folder where it lies inside."""
@@ -236,7 +285,7 @@ class _Adding:
         self.started: float | None = None
         self.time = 0.0
 
-    def add(self, event: Mapping[str, Any], folder: Path) -> None:
+    def add(self, event: Mapping[str, Any], artifact: Path | None) -> None:
         kind = event["event"]
         self.time = float(event["time"])
         if kind == "start":
@@ -248,8 +297,8 @@ class _Adding:
                 self.last[name] = event[name]
         if event.get("values"):
             self.values = dict(event["values"])
-        if event.get("artifact"):
-            self.last["artifact"] = folder / event["artifact"]
+        if artifact is not None:
+            self.last["artifact"] = artifact
         if kind == "rung" and event.get("accuracy") is not None:
             self.rungs[int(event["images"])] = float(event["accuracy"])
         if kind == "end":

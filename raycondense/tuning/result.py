@@ -74,7 +74,7 @@ class SweepResult:
     @property
     def objectives(self) -> tuple[str, ...]:
         """``("accuracy",)`` or ``("accuracy", "bytes")``."""
-        return tuple(self.records.describe()["objectives"])
+        return tuple(self.records.describe().get("objectives", ("accuracy",)))
 
     @property
     def trials(self) -> list[TrialRecord]:
@@ -113,7 +113,7 @@ class SweepResult:
         """
         record = self.best if trial is None else self._trial(trial)
         described = self.records.describe()
-        base = config_from_dict(described["config"], source=f"{self.folder}/sweep.json")
+        base = config_from_dict(described.get("config", {}), source=f"{self.folder}/sweep.json")
         return override(base, record.values)
 
     def promote(self, path: str | Path, trial: int | None = None) -> Path:
@@ -166,15 +166,16 @@ class SweepResult:
     def _origin(self, record: TrialRecord) -> list[str]:
         described, trials = self.records.describe(), self.trials
         accuracy = "unknown" if record.accuracy is None else f"{100 * record.accuracy:.2f} %"
-        judge = described["judge"]
+        judge = {"students": "?", "max_steps": "?", **described.get("judge", {})}
+        known = {name: described.get(name, {}).get("sha256") for name in ("data", "val_data")}
         lines = [
             f"Trial {record.number} of the sweep {self.folder.name} ({record.state}): the preset "
-            f"{described['config']['name']} with",
+            f"{described.get('config', {}).get('name', '?')} with",
             *(f"    {path}: {format_value(value)}" for path, value in record.values.items()),
             f"Validation accuracy {accuracy} at {record.images:,} images ({judge['students']} students, at most "
             f"{judge['max_steps']} steps).",
-            f"Search {described['search']}, seed {described['seed']}: {summary(trials)}.",
-            f"Data {described['data']['sha256']}, validation {described['val_data']['sha256']} (SHA-256).",
+            f"Search {described.get('search')}, seed {described.get('seed')}: {summary(trials)}.",
+            f"Data {known['data']}, validation {known['val_data']} (SHA-256).",
         ]
         return lines
 

@@ -92,7 +92,23 @@ def _class_names(folder: Path) -> list[str]:
 
 
 def _image_files(folder: Path) -> Iterator[str]:
-    for parent, _, files in os.walk(folder, followlinks=True):
-        for file in files:
-            if file.lower().endswith(EXTENSIONS) and not file.startswith("."):
-                yield os.path.join(parent, file)
+    """Image files below ``folder``, also behind links, each folder once: links may lead in circles."""
+    waiting, seen = [str(folder)], set()
+    while waiting:
+        place = waiting.pop()
+        try:
+            found = os.stat(place)
+            entries = [] if (found.st_dev, found.st_ino) in seen else list(os.scandir(place))
+        except OSError:
+            continue
+        seen.add((found.st_dev, found.st_ino))
+        for entry in entries:
+            if entry.is_dir():
+                waiting.append(entry.path)
+            elif entry.name.lower().endswith(EXTENSIONS) and not entry.name.startswith(".") and _may_be_image(entry):
+                yield entry.path
+
+
+def _may_be_image(entry: os.DirEntry[str]) -> bool:
+    """No pipes, from which nothing may ever come. A link to nothing is an image that cannot be read."""
+    return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))

@@ -112,7 +112,7 @@ def _guard(shard: Path, action: Any) -> Any:
 
     try:
         return action()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{shard}: cannot be read as Parquet: {reason}") from error
 
@@ -121,7 +121,13 @@ def _readable(shard: Path) -> Any:
     import pyarrow.parquet as pq
 
     # pre_buffer would load whole column chunks, which here are whole shards.
-    return _guard(shard, lambda: pq.ParquetFile(shard, pre_buffer=False, buffer_size=1 << 20))
+    file = _guard(shard, lambda: pq.ParquetFile(shard, pre_buffer=False, buffer_size=1 << 20))
+    # A few bytes can stand for billions of equal labels, but every row has an image.
+    rows, size = file.metadata.num_rows, shard.stat().st_size
+    if not 0 <= rows <= size:
+        file.close()
+        raise DataError(f"{shard}: damaged: found {rows} rows in {size} bytes")
+    return file
 
 
 def _columns(shard: Path) -> tuple[str, str]:

@@ -93,15 +93,29 @@ def test_an_empty_folder_has_no_trials_and_no_winners(folder):
 
 
 def test_winners_are_kept_with_the_folder_also_where_it_is_moved(folder, tmp_path):
-    inside, outside = folder.trial(3) / "artifact", tmp_path / "elsewhere"
-    folder.write_winners([Winner(7, 2, outside), Winner(3, 1, inside)])
-    assert folder.winners() == [Winner(3, 1, inside), Winner(7, 2, outside)]
+    inside, beside = folder.trial(3) / "artifact", folder.trial(7) / "artifact"
+    folder.write_winners([Winner(7, 2, beside), Winner(3, 1, inside)])
+    assert folder.winners() == [Winner(3, 1, inside), Winner(7, 2, beside)]
     folder.path.rename(tmp_path / "moved")
     moved = SweepFolder(tmp_path / "moved")
     assert moved.winners()[0].artifact == tmp_path / "moved" / "trials" / "00003" / "artifact"
     (moved.path / "winners.json").write_text("[{}]")
     with pytest.raises(RunError, match=r"winners\.json: damaged"):
         moved.winners()
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "/etc", "trials/../../elsewhere", "link/secret", "a\0b", "x" * 5000])
+def test_no_record_of_a_stranger_leads_out_of_the_folder(folder, tmp_path, name):
+    folder.path.mkdir(exist_ok=True)
+    (tmp_path / "elsewhere").mkdir()
+    (folder.path / "link").symlink_to(tmp_path / "elsewhere")
+    (folder.path / "winners.json").write_text(json.dumps([{"trial": 1, "rank": 1, "artifact": name}]))
+    with pytest.raises(RunError, match="valid: a path inside"):
+        folder.winners()
+    end = {"trial": 1, "event": "end", "time": 1.0, "state": "complete", "artifact": name}
+    folder.events.write_text(json.dumps(end) + "\n")
+    with pytest.raises(RunError, match=r"line 1: damaged: artifact: found .* valid: a path inside"):
+        folder.trials()
 
 
 def test_a_folder_is_of_one_sweep(folder):
