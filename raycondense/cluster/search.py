@@ -22,6 +22,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
+from raycondense.cluster.cma import CarefulCmaEsSampler
 from raycondense.errors import ConfigError, DependencyError, RunError
 from raycondense.evaluation.work import content_hash
 from raycondense.redact import without_secrets
@@ -106,7 +107,7 @@ def sampler(plan: SweepPlan, number: int) -> BaseSampler:
             case "nsga3":
                 return optuna.samplers.NSGAIIISampler(seed=seed, population_size=population(plan))
             case "cmaes":
-                return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+                return CarefulCmaEsSampler(seed=seed, warn_independent_sampling=False)
             case "tpe":
                 return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
 
