@@ -15,8 +15,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import multiprocessing
-import platform
-import shlex
 import statistics
 import sys
 import tempfile
@@ -29,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from loader import cpu_name
+from provenance import provenance
 
 from raycondense.cluster.evaluation import EvaluationPool
 from raycondense.cluster.start import connect
@@ -222,14 +220,7 @@ def report(
     ]
     lines += [f"| {name} | {value:.1f} s | once |" for name, value in once.items()]
     lines += [f"| {name} | {1000 * value:.1f} ms | {100 * value / JOB:.2g} % |" for name, value in each.items()]
-    command = shlex.join(["python", *sys.argv])
-    lines += [
-        "",
-        f"`{command}`",
-        "",
-        f"{cpu_name()}, {usable_cpus()} CPUs; Python {platform.python_version()}, torch {torch.__version__}.",
-        "",
-    ]
+    lines += provenance()
     return "\n".join(lines)
 
 

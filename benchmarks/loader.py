@@ -16,8 +16,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import platform
-import shlex
 import statistics
 import sys
 import tempfile
@@ -30,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from provenance import provenance
 
 from raycondense.data.class_plan import ClassPlan
 from raycondense.data.cpus import usable_cpus
@@ -291,22 +290,8 @@ def report(tables: list[tuple[Setting, dict[str, list[Speed]]]], options: argpar
             cells += [f"{wall[name] / wall[other]:.2f}" for other in (PLAIN, DATALOADER)]
             cells += [f"{cpu[name]:.0f}", *(f"{cpu[name] / cpu[other]:.2f}" for other in (PLAIN, DATALOADER))]
             lines.append(f"| {' | '.join(cells)} |")
-    command = shlex.join(["python", *sys.argv])
-    lines += [
-        "",
-        f"`{command}`",
-        "",
-        f"{cpu_name()}, {usable_cpus()} CPUs; Python {platform.python_version()}, torch {torch.__version__}. "
-        f"JPEG of quality {QUALITY}.",
-        "",
-    ]
+    lines += provenance(f"JPEG of quality {QUALITY}.")
     return "\n".join(lines)
-
-
-def cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    return names[0].split(":", 1)[1].strip() if names else platform.processor() or os.uname().machine
 
 
 if __name__ == "__main__":

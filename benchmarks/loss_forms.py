@@ -40,6 +40,7 @@ from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
+from provenance import provenance
 from torch import Tensor
 
 from raycondense import condense
@@ -190,6 +191,7 @@ def main() -> None:
             if not any((record["variant"], record["seed"]) == (variant, seed) for record in records):
                 append_line(kept, json.dumps(run(variant, seed, arguments.data, arguments.out)))
         print(table([json.loads(line) for line in read_lines(kept)]), flush=True)
+    print("\n".join(provenance(threads=1)))
 
 
 if __name__ == "__main__":

@@ -27,8 +27,6 @@ more than 1 is faster than one after another):
 from __future__ import annotations
 
 import argparse
-import platform
-import shlex
 import statistics
 import sys
 import time
@@ -42,7 +40,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
-from loader import cpu_name
+from provenance import provenance
 from torch import Tensor, nn
 
 from raycondense.config import EvaluationConfig
@@ -273,15 +271,7 @@ def report(rows: list[tuple[str, str, Time | str, list[Time]]], options: argpars
         else:
             cells += ["–", "–"]
         lines.append(f"| {' | '.join([*cells, f'{first.wall:.1f}'])} |")
-    gpu = torch.device(options.device).type == "cuda"
-    machine = f"{torch.cuda.get_device_name(options.device)}; {cpu_name()}" if gpu else cpu_name()
-    lines += [
-        "",
-        f"`{shlex.join(['python', *sys.argv])}`",
-        "",
-        f"{machine}, {options.threads} CPU threads; Python {platform.python_version()}, torch {torch.__version__}.",
-        "",
-    ]
+    lines += provenance(device=options.device, threads=options.threads)
     return "\n".join(lines)
 
 

@@ -29,16 +29,15 @@ import argparse
 import dataclasses
 import json
 import os
-import platform
-import shlex
 import shutil
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
+
+from provenance import provenance
 
 WAYS = ("reused", "fresh", "apart", "workers")
 HEADS = ("way", "trials", "trial", "trained", "judged", "machinery", "% of a minute", "first trial")
@@ -62,8 +61,7 @@ def main() -> None:
     if arguments.out:
         from raycondense.storage import write_text
 
-        command = shlex.join(["python", "benchmarks/sweep.py", *sys.argv[1:]])
-        write_text(arguments.out, f"# Overhead of a sweep\n\n`{command}` on {platform.machine()}, seconds.\n\n{text}\n")
+        write_text(arguments.out, "\n".join(["# Overhead of a sweep", "", "Seconds.", "", text, *provenance()]))
 
 
 def _digits(folder: Path) -> Path:

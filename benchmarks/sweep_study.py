@@ -19,14 +19,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
-import shlex
 import shutil
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from provenance import provenance
 
 BINS = ((0.001, 0.01), (0.01, 0.1), (0.1, 1.0), (1.0, 10.1))
 HEADS = ("search", "sweeps", "trials", "complete", "preset", "chosen", "preset test", "test", "gain", "better")
@@ -73,16 +72,14 @@ def _write(arguments: argparse.Namespace, overrides: dict[str, Any]) -> None:
     """The Markdown file, and the figure beside it."""
     from raycondense.storage import write_text
 
-    command = shlex.join(["python", "benchmarks/sweep_study.py", *sys.argv[1:]])
     picture = arguments.report.with_suffix(".svg")
     _figure(arguments, picture)
     parts = [
         f"# A study of sweeps: {arguments.preset}, {arguments.space.stem}",
-        f"`{command}` on {platform.machine()}, CPU, torch threads 1 a trial.",
         _table(arguments, overrides), _weights(arguments), _importances(arguments),
         f"![Best validation accuracy by number of trials, and accuracy by weight]({picture.name})",
     ]  # fmt: skip
-    write_text(arguments.report, "\n\n".join(parts) + "\n")
+    write_text(arguments.report, "\n\n".join(parts) + "\n" + "\n".join(provenance("One thread a trial.")))
 
 
 def _results(arguments: argparse.Namespace, search: str) -> list[Any]:
@@ -108,8 +105,8 @@ def _weights(arguments: argparse.Namespace) -> str:
         return ""
     names = [name for name in points[0][0] if isinstance(points[0][0][name], float)]
     lines = [
-        "Whole trials of the random searches by the value of each parameter: median difference of validation accuracy to "
-        "the preset's own trial of the same sweep, in points (quartiles), number of trials.", "",
+        "Whole trials of the random searches by the value of each parameter: median difference of validation accuracy "
+        "to the preset's own trial of the same sweep, in points (quartiles), number of trials.", "",
         f"| parameter | off | {' | '.join(f'{low:g} to {high:g}' for low, high in BINS)} |",
         f"|{' --- |' * (2 + len(BINS))}",
     ]  # fmt: skip
