@@ -128,8 +128,9 @@ def test_what_changes_is_copied_while_the_run_goes_on(
     assert stored.is_finished()
 
 
-def test_storage_that_is_gone_does_not_end_a_run(s3: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    stored = at(s3.uri("bucket/a", port=1), write(tmp_path / "here", {"log.jsonl": "1\n"}))
+def test_storage_that_is_gone_does_not_end_a_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, {"storage": "a file where the folder was"})
+    stored = at(str(tmp_path / "storage" / "a"), write(tmp_path / "here", {"log.jsonl": "1\n"}))
     with pytest.raises(KeyError), stored.kept_up():
         raise KeyError
     assert "the run's log cannot be stored" in caplog.text

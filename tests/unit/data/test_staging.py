@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from raycondense.config import DataConfig
 from raycondense.data import staging
 from raycondense.data.sidecar import Sidecar
 from raycondense.data.staging import BetonLocation
@@ -326,3 +327,5 @@ def test_the_cache_is_the_users_by_default(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert staging.cache_folder("") == tmp_path / "xdg" / "raycondense"
     assert staging.cache_folder("~/nvme") == tmp_path / "nvme"
+    with pytest.raises(ConfigError, match=r"data.cache: found 'cache', valid: an absolute path, or ~/…"):
+        DataConfig(cache="cache")
