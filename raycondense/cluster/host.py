@@ -22,7 +22,7 @@ from torch import Tensor
 from raycondense.checkpoint import find_damage
 from raycondense.cluster.metrics import RunMetrics
 from raycondense.host import GOING_BACK, Host, Record, all_damaged
-from raycondense.patience import may_pass, patiently
+from raycondense.patience import patiently
 
 logger = logging.getLogger("raycondense")
 
@@ -122,14 +122,9 @@ class RayHost(Host):
 
     def _upload(self, checkpoint: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
         storage = ray.train.get_context().get_storage()
-
-        def passing(error: BaseException) -> bool:
-            # Ray's own word for a storage path that is not there, such as one that is not mounted at the moment.
-            return may_pass(error) or "Unable to set up cluster storage" in str(error)
-
         return patiently(
             lambda: storage.persist_current_checkpoint(checkpoint, name),
-            f"checkpoint {name}", seconds=self._patience, tell=self._tell, passing=passing,
+            f"checkpoint {name}", seconds=self._patience, tell=self._tell,
         )  # fmt: skip
 
     @contextmanager
