@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from raycondense.storage import read_json
+
 STATE, CLOCK = "state.pt", "clock.json"
 
 
@@ -32,7 +34,7 @@ def find_damage(folder: Path) -> str | None:
         OSError: the folder cannot be read at all, which says nothing about the checkpoint.
     """
     try:
-        clock = json.loads((folder / CLOCK).read_text(encoding="utf-8"))
+        clock = read_json(folder / CLOCK)
         files = clock.get("files", {}) if isinstance(clock, dict) else None
         if not isinstance(files, dict):
             return f"{CLOCK} is not a checkpoint's"
@@ -46,6 +48,6 @@ def find_damage(folder: Path) -> str | None:
                 return f"{STATE} is not what was written"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         return f"{CLOCK} cannot be read ({type(error).__name__})"
     return None

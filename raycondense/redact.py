@@ -9,10 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import re
-from typing import Any
 
 HIDDEN = "***"
-LEAST_SECRET = 6
+LEAST_SECRET = 8
 """Characters of a value of the environment that is looked for; shorter ones stand in ordinary words."""
 
 _SECRET_NAME = (
@@ -52,17 +51,6 @@ def _environment() -> list[str]:
     """Values of the environment that are secret, the longest first: one may be a piece of another."""
     found = {value for name, value in os.environ.items() if len(value) >= LEAST_SECRET and is_secret_name(name)}
     return sorted(found, key=len, reverse=True)
-
-
-def clean(value: Any) -> Any:
-    """`without_secrets` for every text in a value of dicts, lists and tuples."""
-    if isinstance(value, str):
-        return without_secrets(value)
-    if isinstance(value, dict):
-        return {key: clean(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [clean(inner) for inner in value]
-    return value
 
 
 class SecretsFilter(logging.Filter):

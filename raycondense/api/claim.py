@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from raycondense.config import Config
 from raycondense.configfile import config_to_dict
 from raycondense.errors import ConfigError
-from raycondense.storage import write_json
+from raycondense.storage import read_json, write_json
 
 if TYPE_CHECKING:
     from raycondense.api.storing import RunStorage
@@ -53,8 +52,8 @@ def claim_folder(
         _check_same_run(stored.place.shown, there, now, "--storage")
     if path.is_file():
         try:
-            here = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
+            here = read_json(path)
+        except (OSError, ValueError) as error:
             raise ConfigError(f"{path}: damaged ({error}); name another run folder with --out") from error
         _check_same_run(str(folder), here, now, "--out")
         # Its checkpoints are where they were: without them the run would begin again.

@@ -20,7 +20,7 @@ from raycondense.configfile import load_config, override
 from raycondense.errors import ConfigError, Interrupted
 from raycondense.presets import get_preset
 from raycondense.remote import shown
-from raycondense.storage import read_lines
+from raycondense.storage import read_lines, read_records
 
 if TYPE_CHECKING:
     from raycondense.api.storing import RunStorage
@@ -57,7 +57,7 @@ class FitResult:
     @property
     def log(self) -> list[dict[str, Any]]:
         """All log records of the run: stage, step, images (the clock), losses as ``loss/…``, images per second."""
-        return [json.loads(line) for line in read_lines(self.folder / "log.jsonl")]
+        return read_records(self.folder / "log.jsonl")
 
 
 def resolve_config(preset_or_config: str | Path | Config, overrides: Mapping[str, Any] | None = None) -> Config:

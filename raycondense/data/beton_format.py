@@ -97,6 +97,7 @@ def read_header(path: str | os.PathLike[str]) -> BetonHeader:
         num_samples > 0
         and page_size >= MIN_PAGE_SIZE
         and page_size & (page_size - 1) == 0
+        and page_size <= alloc_table  # FFCV takes memory for whole pages
         and metadata_end <= alloc_table
         and alloc_table + num_samples * ALLOCATION_TYPE.itemsize == file_size
     )

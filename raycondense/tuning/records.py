@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from raycondense.errors import ConfigError, RunError
-from raycondense.redact import clean
+from raycondense.redact import without_secrets
 from raycondense.shapes import OBJECT, fault
 from raycondense.storage import append_line, read_json, read_records, write_json
 
@@ -196,8 +196,10 @@ class SweepFolder:
             raise ValueError(f"event: found {dict(event)!r}, valid: a trial's number and one of {', '.join(EVENTS)}")
         if kind == "end" and state not in STATES:
             raise ValueError(f"state: found {state!r}, valid: {', '.join(STATES)}")
-        plain = {"time": time.time(), **event}
-        append_line(self.events, json.dumps(clean(_plain(plain)), ensure_ascii=False, allow_nan=False))
+        plain = _plain({"time": time.time(), **event})
+        if isinstance(plain.get("reason"), str):
+            plain["reason"] = without_secrets(plain["reason"])  # an error of any library
+        append_line(self.events, json.dumps(plain, ensure_ascii=False, allow_nan=False))
 
     def trials(self) -> list[TrialRecord]:
         """What is known of every trial so far, by number.

@@ -33,7 +33,7 @@ DOORS = {
     "seeds": "",
     "stopwatch": "",
     "tensorboard": "",
-    "checkpoint": "",
+    "checkpoint": "storage",
     "patience": "",
     "host": "checkpoint patience storage tensorboard",
     "remote": "patience redact storage",

@@ -9,7 +9,7 @@ import pytest
 from raycondense.cli import main
 from raycondense.errors import ConfigError, DependencyError, RunError
 from raycondense.evaluation.queue import describe
-from raycondense.redact import SecretsFilter, clean, is_secret_name, without_secrets
+from raycondense.redact import SecretsFilter, is_secret_name, without_secrets
 from raycondense.tuning.records import SweepFolder
 
 URL = "s3://AKIAEXAMPLE:hunter2/x+y=@bucket/runs?region=us-east-1"
@@ -87,9 +87,6 @@ def test_no_record_of_a_sweep_tells_a_secret(tmp_path):
     folder.append({"trial": 0, "event": "end", "state": "failed", "reason": f"OSError: {URL}", "time": 1.0})
     assert "hunter2" not in folder.events.read_text()
     assert json.loads(folder.events.read_text())["reason"].startswith("OSError: s3://AKIAEXAMPLE:***@bucket")
-    assert clean({"a": [URL, 1, None], "b": {"c": (URL,)}})["b"] == {
-        "c": ["s3://AKIAEXAMPLE:***@bucket/runs?region=us-east-1"]
-    }
 
 
 def test_the_command_line_tells_no_secret(capsys):

@@ -6,7 +6,6 @@ small batches; only the labels are read beforehand (Parquet keeps columns apart)
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 
 from raycondense.data.sources.base import Source, check_split, checked_labels, unique_names
 from raycondense.errors import DataError
+from raycondense.storage import parse_json
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "fine_label")
@@ -156,7 +156,7 @@ def _class_names(shard: Path, label: str) -> list[str]:
     with _readable(shard) as file:
         metadata = file.schema_arrow.metadata or {}
     try:
-        feature = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"][label]
+        feature = parse_json(metadata.get(b"huggingface", b"{}").decode())["info"]["features"][label]
         return [str(name) for name in feature.get("names") or []]
     except KeyError:
         return []
