@@ -34,13 +34,20 @@ def check_no_secrets(command: Sequence[str], environment: Mapping[str, str]) -> 
     """
     instead = "valid: keep it on the nodes (docs/cluster.md), for jobs are shown on the dashboard"
     for word in command:
-        if (told := without_secrets(word)) != word:
-            raise ConfigError(f"submit: found a secret in the argument {told}; {instead}")
+        if _holds_secret(word):
+            raise ConfigError(f"submit: found a secret in the argument {without_secrets(word)}; {instead}")
     for name, value in environment.items():
         if is_secret_name(name):
             raise ConfigError(f"--env {name}: its name is that of a secret; {instead}")
-        if without_secrets(value) != value:
+        if _holds_secret(value):
             raise ConfigError(f"--env {name}: found a secret in its value; {instead}")
+
+
+def _holds_secret(text: str) -> bool:
+    # PWD is where the shell is, not a password.
+    for name in ("PWD", "OLDPWD"):
+        text = text.replace(os.environ.get(name) or "\0", "")
+    return without_secrets(text) != text
 
 
 def use_token(address: str) -> None:
@@ -75,7 +82,9 @@ class Jobs:
         from ray.exceptions import AuthenticationError
         from ray.job_submission import JobSubmissionClient
 
-        for name in ("ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk"):
+        for name in (
+            "ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging"
+        ):  # fmt: skip
             logging.getLogger(name).setLevel(logging.WARNING)
         # Ray's client prefers these to the address that it is given.
         hidden = {name: os.environ.pop(name, None) for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")}
@@ -120,15 +129,20 @@ class Jobs:
             runtime["working_dir"] = str(folder)
         if environment:
             runtime["env_vars"] = environment
-        try:
-            job: str = self._client.submit_job(
-                entrypoint=shlex.join(command), runtime_env=runtime or None, submission_id=name
-            )
-        except Exception as error:
-            if name is not None and "already exists" in str(error):
-                raise ConfigError(f"--name: the cluster has had a job {name!r}; name another") from None
-            raise RunError(f"{self.address}: the job was not taken: {_first_line(error)}") from error
-        return job
+        deadline = time.monotonic() + LOST_FOR
+        while True:
+            try:
+                job: str = self._client.submit_job(
+                    entrypoint=shlex.join(command), runtime_env=runtime or None, submission_id=name
+                )
+                return job
+            except Exception as error:
+                if name is not None and "already exists" in str(error):
+                    raise ConfigError(f"--name: the cluster has had a job {name!r}; name another") from None
+                # A cluster that has just come up: its dashboard answers before the process that starts jobs.
+                if "try again later" not in str(error) or time.monotonic() > deadline:
+                    raise RunError(f"{self.address}: the job was not taken: {_first_line(error)}") from error
+            time.sleep(1)
 
     def follow(self, job: str, write: Callable[[str], Any]) -> None:
         """Hand the job's log to ``write`` as it grows, until the job has ended, through lost connections too.

@@ -1,4 +1,4 @@
-"""cluster.yaml and clusters/: valid to Ray, AWS, Google Cloud, Kubernetes and bash; closed to strangers; true comments."""
+"""cluster.yaml and clusters/: valid to Ray, AWS, Google Cloud, Kubernetes and bash; closed to strangers."""
 
 from __future__ import annotations
 
@@ -348,7 +348,7 @@ def test_slurm_hands_every_word_over_as_it_is(tmp_path):
     assert words[words.index("--") + 1 :] == ["raycondense", *verb]
     assert words[words.index("ray") : words.index("--")] == [
         "ray", "symmetric-run", "--address", "node07:24567", "--min-nodes", "2",
-        "--num-cpus=32", "--num-gpus=4", "--include-dashboard=false",
+        "--num-cpus=32", "--num-gpus=4",
     ]  # fmt: skip
     assert "RAY_AUTH_MODE=token" in (tmp_path / "environment").read_text().splitlines()
     assert not (tmp_path / "hacked").exists()
