@@ -35,7 +35,7 @@ FREE_TO_CHANGE = (
 
 
 _DATA = {"path": str, "sha256": (str, None)}
-_VALUES = {str: (str, bool, int, float)}
+_VALUES = {str: (str, bool, int, float, None)}
 _RESOURCES = {str: float}
 _SWEEP = {
     "space?": OBJECT, "start?": _VALUES, "config?": {"name?": str}, "data?": _DATA, "val_data?": _DATA,
