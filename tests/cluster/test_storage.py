@@ -54,7 +54,7 @@ def published(folder: Path) -> dict[str, Tensor]:
     return dict(artifact.generator.state_dict()) | {"codes": artifact.codebook.codes.detach()}
 
 
-def wait_for(what: Callable[[], bool], seconds: float = 120.0) -> None:
+def wait_for(what: Callable[[], bool], seconds: float = 200.0) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end
