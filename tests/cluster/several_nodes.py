@@ -42,7 +42,7 @@ NOTICE_SECONDS = 12
 
 
 class Scene:
-    """A cluster, a run on it in a thread, and what happened when."""
+    """A cluster, at first of one node for one worker, a run on it in a thread, and what happened when."""
 
     def __init__(self, train: Path, out: Path) -> None:
         self.train, self.out = train, out
@@ -53,7 +53,7 @@ class Scene:
         self.cluster = Cluster(
             initialize_head=True,
             head_node_args={
-                "num_cpus": 0, "include_dashboard": False, "object_store_memory": 80 * 1024**2,
+                "num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 * 1024**2,
                 "temp_dir": self.folder,
             },
         )  # fmt: skip
@@ -126,10 +126,10 @@ class Scene:
 
 def node_killed(scene: Scene) -> None:
     """One of two nodes is lost without a word; another one comes instead."""
-    nodes = [scene.add_node(), scene.add_node()]
+    lost = scene.add_node()
     scene.start(settings())
     scene.at_step(20)
-    scene.cluster.remove_node(nodes[1], allow_graceful=False)
+    scene.cluster.remove_node(lost, allow_graceful=False)
     scene.add_node()
     scene.goes_on("killed")
     scene.end()
@@ -137,28 +137,27 @@ def node_killed(scene: Scene) -> None:
 
 def machine_taken_away(scene: Scene) -> None:
     """A spot machine's notice; it is lost twelve seconds later, and another one comes instead."""
-    nodes = [scene.add_node(), scene.add_node()]
+    lost = scene.add_node()
     # So seldom that a checkpoint can only be the notice's.
     scene.start(settings(**{"condense.checkpoint_images": 10**6, "condense.images": 300 * STEP_IMAGES}))
     scene.at_step(20)
     spoken, deadline = time.monotonic(), time.time_ns() // 10**6 + NOTICE_SECONDS * 1000
     reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
     gcs = ray._raylet.GcsClient(address=scene.cluster.address)
-    accepted, why = gcs.drain_node(nodes[1].node_id, reason, "spot", deadline)
+    accepted, why = gcs.drain_node(lost.node_id, reason, "spot", deadline)
     assert accepted, why
     scene.wait(lambda: any("condense" in name and name[-9:] != "000000000" for name in scene.checkpoints()), 30)
     scene.seen["saved"] = {"seconds": round(time.monotonic() - spoken, 1), "checkpoint": scene.checkpoints()[-1]}
     scene.add_node()
     time.sleep(max(0.0, spoken + NOTICE_SECONDS - time.monotonic()))
     scene.seen["checkpoints_at_the_end"] = scene.checkpoints()
-    scene.cluster.remove_node(nodes[1], allow_graceful=False)
+    scene.cluster.remove_node(lost, allow_graceful=False)
     scene.goes_on("taken")
     scene.end()
 
 
 def elastic(scene: Scene) -> None:
     """One node at first; a second one joins, and is lost again."""
-    scene.add_node()
     changes = {"cluster.workers": [1, 4], "cluster.resize_seconds": 3, "condense.images": 400 * STEP_IMAGES}
     scene.start(settings(**changes))
     scene.at_step(10)

@@ -108,7 +108,7 @@ def test_a_checkpoint_cut_in_half_is_passed_over(
     harmed: list[str] = []
 
     def harm() -> None:
-        wait_for(lambda: images_seen(tmp_path) >= 20 * STEP_IMAGES, 200)
+        wait_for(lambda: images_seen(tmp_path) >= 20 * STEP_IMAGES, 600)
         workers = training_processes()
         for worker in workers:
             worker.suspend()
@@ -141,7 +141,7 @@ def test_a_list_of_checkpoints_cut_in_half_costs_nothing(
     data = digits / "train.beton"
 
     def kill() -> None:
-        wait_for(lambda: images_seen(tmp_path) >= 20 * STEP_IMAGES, 200)
+        wait_for(lambda: images_seen(tmp_path) >= 20 * STEP_IMAGES, 600)
         for worker in training_processes():
             worker.kill()
 
@@ -224,9 +224,9 @@ def run_on_s3(s3: Any, proxy: Proxy, digits: Path, out: Path, forbidden: bytes, 
     times: list[float] = []
 
     def harm() -> None:
-        wait_for(lambda: images_seen(out) >= 20 * STEP_IMAGES, 200)
+        wait_for(lambda: images_seen(out) >= 20 * STEP_IMAGES, 600)
         proxy.forbidden = forbidden
-        wait_for(lambda: proxy.cut_off > 0, 60)
+        wait_for(lambda: proxy.cut_off > 0, 120)
         began = time.monotonic()
         time.sleep(seconds)
         proxy.forbidden = None
