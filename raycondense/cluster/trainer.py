@@ -86,7 +86,8 @@ def train_worker(settings: dict[str, Any]) -> None:
     context = ray.train.get_context()
     if isinstance(config.cluster.workers, tuple) and context.get_world_rank() == 0:
         least, most = config.cluster.workers
-        notices.tell(f"training with {context.get_world_size()} workers ({least} to {most} are asked for)")
+        there = context.get_world_size()
+        notices.tell(f"training with {there} worker{'s' * (there > 1)} ({least} to {most} are asked for)")
     host = RayHost(
         run=settings["run"], patience=config.cluster.storage_patience, tell=notices.tell, search=True
     )  # fmt: skip
