@@ -193,5 +193,5 @@ def test_workers_are_a_number_or_two(tmp_path):
 
 @pytest.mark.parametrize("value", [[4, 1], [0, 2], [1], [1, 2, 3], [1, 2.5], "3", -1, None, True, {"least": 1}])
 def test_other_workers_are_refused(value):
-    with pytest.raises(ConfigError, match="cluster.workers"):
+    with pytest.raises(ConfigError, match=r"cluster\.workers"):
         override(Config(), {"cluster.workers": value})
