@@ -319,7 +319,7 @@ def test_a_cluster_is_brought_up_used_and_taken_down(network: Network, digits: P
 
         assert len(load(tmp_path / "fetched").bank(10)) == 100
 
-        call(bin_ / "ray", "down", "-y", "--no-config-cache", config, timeout=300, **here)
+        call(bin_ / "ray", "down", "-y", config, timeout=300, **here)
         for machine in network.machines:
             wait_for(
                 lambda m=machine: not [line for line in m.programs() if "raylet" in line or "gcs_server" in line],
