@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -179,6 +180,13 @@ def count_step(config: Config, classes: int, *, counting: bool = True) -> list[O
     return work.operations
 
 
+@functools.cache
+def sizes(config: Config) -> tuple[int, int]:
+    """Parameters of the generator, and numbers in a feature."""
+    state = TrainState(config, num_classes=config.data.num_classes, device=torch.device("cpu"))
+    return sum(parameter.numel() for parameter in state.model.generator.parameters()), state.pool.embedding_dim
+
+
 @dataclass(frozen=True)
 class StepModel:
     """Seconds of a step by part, linear in the classes that a worker has in it.
@@ -222,10 +230,12 @@ class StepModel:
 
     def reduced_bytes(self) -> int:
         """Gradient of the generator, which every worker gives and gets."""
-        state = TrainState(
-            for_timing(self.config), num_classes=self.config.data.num_classes, device=torch.device("cpu")
-        )
-        return FLOAT * sum(parameter.numel() for parameter in state.model.generator.parameters())
+        return FLOAT * self._sizes[0]
+
+    @property
+    def _sizes(self) -> tuple[int, int]:
+        # The size of a step does not matter here, and must not make it be built again.
+        return sizes(for_timing(self.config, **{"condense.classes_per_step": 1}))
 
     def gathered_codes_bytes(self) -> int:
         """Gradients of a step's codes with their places (two floats), all workers together."""
@@ -234,11 +244,7 @@ class StepModel:
 
     def gathered_centers_bytes(self) -> int:
         """Class centers of a step, one a bank, all workers together."""
-        state = TrainState(
-            for_timing(self.config), num_classes=self.config.data.num_classes, device=torch.device("cpu")
-        )
-        banks = len(self.config.codebook.ipc)
-        return FLOAT * self.config.condense.classes_per_step * banks * state.pool.embedding_dim
+        return FLOAT * self.config.condense.classes_per_step * len(self.config.codebook.ipc) * self._sizes[1]
 
 
 @dataclass(frozen=True)
