@@ -42,8 +42,8 @@ _SHAPE = {
               "steps": int, "seconds": float, "teacher_bytes?": int, "label_bytes?": int, "generation_seconds?": float,
               **dict.fromkeys(("hlr?", "ior?", "lrs?", "ars?"), (float, None))}],
     "results": [{**_KEY, "loss": (float, None), "seconds?": float}],
-    "diagnostics": [{"key": str, "method": str, "ipc": int, "accounting": str, "reference?": str,
-                     **{f"{name}?": (float, None) for name in DIAGNOSTICS}}],
+    "diagnostics": [{"key?": str, "method": str, "ipc": int, "accounting?": str, "reference?": str,
+                     **dict.fromkeys(DIAGNOSTICS, (float, None))}],
     "failures": [{"label": str, "error": str}],
     "missing": [str],
 }  # fmt: skip

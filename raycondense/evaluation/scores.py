@@ -76,7 +76,7 @@ def _merged(old: Evaluation, new: Evaluation) -> Evaluation:
     config = dataclasses.replace(
         new.config, architectures=both("architectures"), baselines=both("baselines"), accountings=both("accountings")
     )
-    diagnosed = {row["key"]: row for row in (*old.diagnostics, *new.diagnostics)}
+    diagnosed = {row.get("key", i): row for i, row in enumerate((*old.diagnostics, *new.diagnostics))}
     return dataclasses.replace(
         new,
         rows=sort_rows(with_scores([*old_rows, *new.rows]), config.architectures),

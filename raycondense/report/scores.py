@@ -207,10 +207,11 @@ def diagnostics_section(found: Sequence[Mapping[str, Any]]) -> str:
     for ipc in sizes:
         lines += [band(f"IPC {ipc}" if ipc else "all images", 1 + len(measures))] if len(sizes) > 1 else []
         for row in (row for row in found if row["ipc"] == ipc):
-            head = row_head(METHOD_NAMES[row["method"]], "" if row["accounting"] == "bank" else row["accounting"])
+            accounting = row.get("accounting", "bank")
+            head = row_head(METHOD_NAMES[row["method"]], "" if accounting == "bank" else accounting)
             lines.append(line([head, *(cell(score(row.get(name))) for name in measures)], ours=row["method"] == OURS))
     head_line = [("images of", False), *((DIAGNOSTICS[name], True) for name in measures)]
-    references = " and ".join(dict.fromkeys(str(row["reference"]) for row in found))
+    references = " and ".join(dict.fromkeys(str(row.get("reference", "a network")) for row in found))
     intro = note(
         f"Diversity and realism, measured in the features of a network trained on the real images ({references})."
     )
