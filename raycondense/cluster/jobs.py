@@ -78,7 +78,6 @@ class Jobs:
     def __init__(self, address: str) -> None:
         self.address = check_address(address)
         use_token(self.address)
-        import requests
         from ray.exceptions import AuthenticationError
         from ray.job_submission import JobSubmissionClient
 
@@ -92,7 +91,7 @@ class Jobs:
             self._client = JobSubmissionClient(self.address)
         except AuthenticationError as error:
             raise ConfigError(self._unauthorised(error)) from None
-        except (ConnectionError, requests.RequestException, OSError):
+        except OSError:  # what the HTTP library under Ray's client raises is one too
             raise ConfigError(
                 f"--address: no job server answers at {self.address}; valid: a cluster's dashboard, which is on this "
                 "machine while `ray dashboard cluster.yaml` runs in another shell"
