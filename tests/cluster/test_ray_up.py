@@ -319,11 +319,12 @@ def test_a_cluster_is_brought_up_used_and_taken_down(network: Network, digits: P
 
         assert len(load(tmp_path / "fetched").bank(10)) == 100
 
+        # The head is stopped at once; workers leave when they have missed it for a minute.
         call(bin_ / "ray", "down", "-y", config, timeout=300, **here)
         for machine in network.machines:
             wait_for(
                 lambda m=machine: not [line for line in m.programs() if "raylet" in line or "gcs_server" in line],
-                30, f"{machine.name}: Ray still runs: {machine.programs()}",
+                200, f"{machine.name}: Ray still runs: {machine.programs()}",
             )  # fmt: skip
         print(f"ray up {up:.0f} s, workers joined after {joined:.0f} s, job {trained:.0f} s")
     except BaseException:
