@@ -11,9 +11,9 @@ import dataclasses
 import difflib
 import functools
 import json
+import math
 import numbers
 import os
-import sys
 from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
@@ -319,8 +319,11 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
 
 
 def _is_finite(value: Any) -> bool:
-    """Of any number: `math.isfinite` fails on whole ones that are larger than the largest float."""
-    return bool(-sys.float_info.max <= value <= sys.float_info.max)
+    """Of any number."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond the largest float
+        return False
 
 
 def _is_unicode(text: str) -> bool:

@@ -41,7 +41,6 @@ def test_it_is_found_beside_the_artefact(run, monkeypatch):
         ("config.condense.images", 7),
         ("config.initialise.method", "none"),
         ("data.sha256", "cd" * 32),
-        ("data", "strange"),
     ],
 )
 def test_another_runs_is_not_taken(run, place, value):
@@ -58,9 +57,11 @@ def test_another_runs_is_not_taken(run, place, value):
     assert find_initial(load(run / "artifact")) is None
 
 
-def test_a_damaged_one_is_named(run):
+@pytest.mark.parametrize("damage", [lambda recipe: "{", lambda recipe: json.dumps(recipe | {"data": "strange"})])
+def test_a_damaged_one_is_named(run, damage):
     artifact = load(run / "artifact")
-    (run / "initial" / "recipe.json").write_text("{")
+    file = run / "initial" / "recipe.json"
+    file.write_text(damage(json.loads(file.read_text())))
     with pytest.raises(ArtifactError, match=r"initial/recipe\.json: damaged"):
         find_initial(artifact)
 
