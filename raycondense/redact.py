@@ -22,8 +22,10 @@ _IN_AUTHORITY = re.compile(r"(?<=://)([^\s/?#:@'\"]*):[^\s/?#'\"]*@")
 _WITH_SLASH = re.compile(r"(?<=://)([^\s/?#:@'\"\[]+):(?!\*\*\*@|\d*(?:/|$))[^\s@'\"]*@")
 _IN_QUERY = re.compile(rf"(?i)([?&;](?:[\w.-]*{_SECRET_NAME}[\w.-]*|sig|key)=)[^&;\s#'\"]+")
 _NAMES = re.compile(rf"(?i){_SECRET_NAME}|(?:^|_)(?:PASS|AUTH|KEY)$")
-# Names that only say where a secret lies, or how to ask for one.
-_NOT_SECRET = re.compile(r"(?i)(?:_CREDENTIALS|_PATH|_FILE|_DIR|_MODE|_URL|_URI|_SOCK|_HOST|_PORT|_USER|_NAME|_ID)$")
+# Names that only say where a secret lies, or how to ask for one; the shell's own PWD is the working directory.
+_NOT_SECRET = re.compile(
+    r"(?i)^(?:OLD)?PWD$|(?:_CREDENTIALS|_PATH|_FILE|_DIR|_MODE|_URL|_URI|_SOCK|_HOST|_PORT|_USER|_NAME|_ID)$"
+)
 
 
 def without_secrets(text: str) -> str:

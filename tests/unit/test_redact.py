@@ -52,11 +52,24 @@ def test_values_of_the_environment_that_are_secret_are_hidden_wherever_they_stan
     monkeypatch.setenv("HF_TOKEN", "abc")  # too short: it stands in ordinary words
     found = without_secrets("denied: (wJalrXUtnFEMI-and-more), wJalrXUtnFEMI, abcdef")
     assert found == "denied: (***), ***, abcdef"
+    # Where the shell is, is no password, and every other path would hold it.
+    monkeypatch.setenv("PWD", "/home/me/project")
+    assert without_secrets("/home/me/project/runs/a: no such file") == "/home/me/project/runs/a: no such file"
 
 
 def test_names_of_secrets():
     secret = {"PGPASSWORD", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY", "DB_PASS", "RAY_AUTH_TOKEN"}
-    plain = {"RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE", "SSH_AUTH_SOCK", "MONKEY", "COMPASS", "HOME", "AWS_ACCESS_KEY_ID"}
+    plain = {
+        "PWD",
+        "OLDPWD",
+        "RAY_AUTH_TOKEN_PATH",
+        "RAY_AUTH_MODE",
+        "SSH_AUTH_SOCK",
+        "MONKEY",
+        "COMPASS",
+        "HOME",
+        "AWS_ACCESS_KEY_ID",
+    }
     assert {name for name in secret | plain if is_secret_name(name)} == secret
 
 
