@@ -27,7 +27,7 @@ from typing import Any
 
 from provenance import provenance
 
-BINS = ((0.001, 0.01), (0.01, 0.1), (0.1, 1.0), (1.0, 10.1))
+BINS = ((0.001, 0.01), (0.01, 0.1), (0.1, 1.0), (1.0, 10.0), (10.0, 100.0))
 HEADS = ("search", "sweeps", "trials", "complete", "preset", "chosen", "preset test", "test", "gain", "better")
 
 
@@ -90,23 +90,24 @@ def _results(arguments: argparse.Namespace, search: str) -> list[Any]:
 
 
 def _against_preset(arguments: argparse.Namespace, searches: list[str]) -> list[tuple[dict[str, Any], float]]:
-    """Values of all whole trials and their accuracy less that of their sweep's first trial."""
+    """Values of all trials and their accuracy at the lowest rung, which all reach, less that of the first trial."""
     return [
-        (dict(trial.values), (trial.accuracy or 0.0) - (result.trials[0].accuracy or 0.0))
+        (dict(trial.values), trial.rungs[0][1] - result.trials[0].rungs[0][1])
         for search in searches for result in _results(arguments, search) for trial in result.trials[1:]
-        if trial.state == "complete"
+        if trial.rungs
     ]  # fmt: skip
 
 
 def _weights(arguments: argparse.Namespace) -> str:
-    """Difference to the preset by the size of each number, over all whole trials of the random searches."""
-    points = _against_preset(arguments, ["random"] if "random" in arguments.searches else arguments.searches)
+    """Difference to the preset by the size of each number: of the random searches, where there are any."""
+    searches = ["random"] if "random" in arguments.searches else arguments.searches
+    points = _against_preset(arguments, searches)
     if not points:
         return ""
     names = [name for name in points[0][0] if isinstance(points[0][0][name], float)]
     lines = [
-        "Whole trials of the random searches by the value of each parameter: median difference of validation accuracy "
-        "to the preset's own trial of the same sweep, in points (quartiles), number of trials.", "",
+        f"Trials of the search {searches[0]} by the value of each parameter: median difference of validation accuracy "
+        "at the lowest rung to the preset's own trial of the same sweep, in points (quartiles), number of trials.", "",
         f"| parameter | off | {' | '.join(f'{low:g} to {high:g}' for low, high in BINS)} |",
         f"|{' --- |' * (2 + len(BINS))}",
     ]  # fmt: skip
@@ -138,7 +139,7 @@ def _importances(arguments: argparse.Namespace) -> str:
     shares = sorted(forest.importances().items(), key=lambda pair: -pair[1])
     told = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares)
     return (
-        f"Importances (fANOVA on a forest of {forest.trials} whole trials of all sweeps, which foretells "
+        f"Importances (fANOVA on a forest of {forest.trials} trials of all sweeps at the lowest rung, which foretells "
         f"{forest.fit:.2f} of the variance of trials it has not seen): {told}; the rest comes from several together."
     )
 

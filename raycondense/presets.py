@@ -30,8 +30,8 @@ _DIGIT_AUGMENTATIONS = ("color", "crop", "scale", "rotate")
 def digits() -> Config:
     """scikit-learn's 8-px digits, 10 classes of about 180 images: a minute on two CPUs. What `make demo` runs.
 
-    Values chosen on the validation cut among two dozen variants; docs/results/first-runs.md says what was seen. With
-    ce 0.5 IPC 10 lost about half a point; nothing else made a difference larger than the spread over students.
+    Values chosen on the validation cut among two dozen variants; docs/results/first-runs.md says what was seen. Sweeps
+    of the loss weights around them found none that are better on test images: docs/results/sweep-digits.md.
     """
     return Config(
         name="digits",
@@ -77,7 +77,9 @@ def cifar10() -> Config:
     """CIFAR-10, 32 px, 10 classes of 5000 images. Starting values.
 
     Small generator steps after a reconstruction, networks blended between initial and trained weights and a
-    cross-entropy of 0.5 were the best of our small probes at 16 px.
+    cross-entropy of 0.5 were the best of our small probes at 16 px. The weight of the inter-class loss is from the sweep
+    of docs/results/sweep-cifar10.md, also at 16 px (about 3 beside 512 features), scaled to the 2048 features here by
+    the ratio of the losses' gradients; at this size it has not been measured.
     """
     return Config(
         name="cifar10",
@@ -85,7 +87,7 @@ def cifar10() -> Config:
         generator=GeneratorConfig(width=64, max_width=96),
         codebook=CodebookConfig(ipc=(1, 10, 50), dim=128),
         extractors=ExtractorConfig(weights="blend", pool_size=20),
-        losses=LossConfig(ce=0.5),
+        losses=LossConfig(ce=0.5, inter=10.0),
         initialise=InitialiseConfig(steps=2000),
         condense=CondenseConfig(images=6_400_000, real_per_class=128),
     )
