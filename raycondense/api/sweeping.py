@@ -163,6 +163,7 @@ def plan_sweep(
         folder=Path(out or Path("sweeps") / f"{config.name}-{loaded.name}").absolute(),
         space=fitted,
         start=start,
+        starts=tuple(fitted.more_starts(config)),
         moved=moved,
         config=config,
         data=train,
@@ -283,6 +284,8 @@ def describe_sweep(
     lines += ["", f"trial 0, as {config.name} has it: {_values(start)}"]
     lines += [f"  {path}: its own value lies outside of the space, the nearest one inside is taken" for path in moved]
     rng = random.Random(config.seed)
+    for point in space.more_starts(config):
+        lines.append(f"starting point: {_values(point)}")
     lines += [f"for example: {_values(space.sample(rng))}" for _ in range(SAMPLES)]
     heights = ", ".join(f"{images:,}" for images in rungs)
     lines += [

@@ -59,7 +59,8 @@ def open_study(plan: SweepPlan) -> optuna.Study:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names(list(plan.objectives))
-        study.enqueue_trial(plan.space.suggestions(plan.start))
+        for point in plan.points:
+            study.enqueue_trial(plan.space.suggestions(point))
     elif found != identity or (finished(study) and not SweepFolder(plan.folder).events.exists()):
         where = plan.folder / "study.log" if plan.storage is None else without_secrets(plan.storage)
         raise ConfigError(
@@ -207,10 +208,10 @@ def take_up(plan: SweepPlan, study: optuna.Study) -> list[TrialRecord]:
         record = records.get(trial.number)
         if trial.state == TrialState.RUNNING:
             if record is None:
-                # Asked for and never started: nobody knows its values, but for those of the first.
+                # Asked for and never started: nobody knows its values, but for those of the starting points.
                 study.tell(trial.number, state=TrialState.FAIL)
-                if trial.number == 0:
-                    study.enqueue_trial(plan.space.suggestions(plan.start))
+                if trial.number < len(plan.points):
+                    study.enqueue_trial(plan.space.suggestions(plan.points[trial.number]))
             elif record.ended:
                 final = record.state != "stopped"
                 tell(plan, study, trial.number, _as_result(plan, study, record) | {"final": final})

@@ -93,6 +93,8 @@ class SweepPlan:
     """What is searched, resolved for ``config``: no relative range and no parameter that never applies is left."""
     start: Mapping[str, Any]
     """The configuration's own values in ``space``: the first trial."""
+    starts: tuple[Mapping[str, Any], ...] = ()
+    """The space's own starting points: the trials after the first."""
     moved: tuple[str, ...]
     """Parameters whose own value lies outside of the space, so that ``start`` has the nearest one in it."""
     config: Config
@@ -126,6 +128,11 @@ class SweepPlan:
     def objectives(self) -> tuple[str, ...]:
         """``("accuracy",)``, which is maximised, or ``("accuracy", "bytes")``, of which the second is minimised."""
         return self.space.objectives
+
+    @property
+    def points(self) -> tuple[Mapping[str, Any], ...]:
+        """Values of the first trials: the configuration's own, and those that the space names."""
+        return (self.start, *self.starts)
 
     @property
     def name(self) -> str:

@@ -7,6 +7,8 @@
       generator.width: {times: [0.25, 0.5, 1]}        # factors of the configuration's own value
       extractors.weights: {choice: [random, blend]}
     objectives: [accuracy, bytes]
+    starts:                                           # tried first, after the configuration's own values
+      - {losses.intra: 0.5}
 
 A space is used in two steps: `Space.load` checks what the file alone can get wrong, `Space.for_config` fits it to a
 configuration: factors become values, parameters whose condition never holds are left out, and the configuration is
@@ -31,7 +33,7 @@ from raycondense.tuning.parameter import Dice, Parameter, Suggest, value_at
 
 OBJECTIVES = ("accuracy", "bytes")
 """Validation accuracy is maximised; bytes of the generator and its codes are minimised."""
-FIELDS = ("description", "parameters", "objectives")
+FIELDS = ("description", "parameters", "objectives", "starts")
 # By what trials are compared, and what has no say in the result.
 SAME_FOR_ALL = (
     "name", "seed", "data", "evaluation", "cluster", "codebook.ipc", "condense.images", "condense.log_images",
@@ -50,6 +52,8 @@ class Space:
     objectives: tuple[str, ...] = ("accuracy",)
     """``("accuracy",)`` or ``("accuracy", "bytes")``."""
     description: str = ""
+    starts: tuple[Mapping[str, Any], ...] = ()
+    """Points that are tried first: path → value; what one leaves out is as the configuration has it."""
     name: str = field(default="space", compare=False)
     """The file's, without its ending."""
     left_out: tuple[str, ...] = field(default=(), compare=False)
@@ -83,9 +87,10 @@ class Space:
                 raise ConfigError(f"description: found {description!r}, valid: text")
             objectives = _objectives(values.get("objectives", ["accuracy"]))
             parameters = tuple(_parameters(values.get("parameters")))
+            starts = tuple(_starts(values.get("starts", []), [parameter.path for parameter in parameters]))
         except ConfigError as error:
             raise ConfigError(f"{lead}{error}") from None
-        return cls(parameters=parameters, objectives=objectives, description=description.strip())
+        return cls(parameters=parameters, objectives=objectives, description=description.strip(), starts=starts)
 
     def to_dict(self) -> dict[str, Any]:
         """What `from_dict` reads, as plain values."""
@@ -93,6 +98,7 @@ class Space:
             **({"description": self.description} if self.description else {}),
             "parameters": {parameter.path: parameter.to_dict() for parameter in self.parameters},
             "objectives": list(self.objectives),
+            **({"starts": [dict(start) for start in self.starts]} if self.starts else {}),
         }
 
     def parameter(self, path: str) -> Parameter:
@@ -129,6 +135,7 @@ class Space:
             raise ConfigError(f"{self.name}: no parameter is left: {'; '.join(left_out)}")
         space = replace(self, parameters=tuple(kept), left_out=tuple(left_out))
         space.check(config)
+        space.more_starts(config)
         return space
 
     def check(self, config: Config) -> None:
@@ -249,6 +256,30 @@ class Space:
                 moved.append(parameter.path)
         return values, tuple(moved)
 
+    def more_starts(self, config: Config) -> list[dict[str, Any]]:
+        """The space's own starting points, completed by the configuration's values.
+
+        Raises:
+            ConfigError: a value that lies outside of its parameter's range.
+        """
+        own, _ = self.start(config)
+        points: list[dict[str, Any]] = []
+        for index, start in enumerate(self.starts):
+            values: dict[str, Any] = {}
+            for parameter in self.parameters:
+                given = start.get(parameter.path, own.get(parameter.path, value_at(config, parameter.path)))
+                if not parameter.applies(values):
+                    if parameter.off is not None:
+                        values[parameter.path] = parameter.zero
+                    continue
+                if parameter.path in start and not parameter.contains(given):
+                    raise ConfigError(
+                        f"{self.name}: starts[{index}].{parameter.path}: found {given!r}, valid: {parameter.text()}"
+                    )
+                values[parameter.path] = parameter.nearest(given)
+            points.append(values)
+        return points
+
     def lines(self) -> list[str]:
         """The space for people, one line a parameter."""
         width = max(len(parameter.path) for parameter in self.parameters)
@@ -288,6 +319,16 @@ def _parameters(found: Any) -> Iterator[Parameter]:
                 config_from_dict({other: 0}, source=f"{path}.when")
         seen.append(str(path))
         yield parameter
+
+
+def _starts(found: Any, paths: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+    if not isinstance(found, (list, tuple)) or not all(isinstance(start, Mapping) and start for start in found):
+        raise ConfigError(f"starts: found {found!r}, valid: a list of points, e.g. '- {{losses.intra: 0.5}}'")
+    for index, start in enumerate(found):
+        for path in start:
+            if path not in paths:
+                raise ConfigError(f"starts[{index}]: {choices_message('parameter of this space', path, paths)}")
+        yield dict(start)
 
 
 def check_path(path: Any) -> None:

@@ -72,6 +72,14 @@ def test_trials_begin_with_the_configurations_own_values_and_stay_in_the_space(m
     assert len(set(intra)) > 10
 
 
+def test_starting_points_come_after_the_configurations_own_values(make: Make) -> None:
+    plan = make({**SPACE, "starts": [{"losses.intra": 0.5}]})
+    found = drawn(plan, 3)
+    assert found[0]["values"] == plan.start
+    assert found[1]["values"] == {**plan.start, "losses.intra": 0.5}
+    assert found[2]["values"]["losses.intra"] != 0.5
+
+
 def test_cmaes_climbs(make: Make) -> None:
     """On a bowl its later trials come closer to the bottom than its first, in switches and weights."""
     space = {"parameters": {f"losses.{name}": {"log": [0.001, 10], "off": 0.2} for name in ("intra", "inter")}}

@@ -280,3 +280,21 @@ def test_lines_say_everything():
     assert "codebook.dim     4 to 8, whole" in text
     assert "generator.width  the configuration's times 1, 2" in text
     assert "losses.ce        0 to 1, where extractors.weights is blend or trained" in text
+
+
+def test_starting_points_are_completed_by_the_configuration_and_checked():
+    parameters = {"losses.intra": {"log": [0.01, 1], "off": 0.2}, "losses.inter": {"log": [0.01, 10]}}
+    space = Space.from_dict({"parameters": parameters, "starts": [{"losses.intra": 0}, {"losses.inter": 3}]})
+    assert Space.from_dict(space.to_dict()) == space
+    digits = get_preset("digits")
+    assert space.for_config(digits).more_starts(digits) == [
+        {"losses.intra": 0.0, "losses.inter": 0.1}, {"losses.intra": 0.1, "losses.inter": 3},
+    ]  # fmt: skip
+    for starts, message in (
+        ([{"losses.inter": 20}], r"starts\[0\]\.losses\.inter: found 20, valid: "),
+        ([{"losses.intre": 1}], r"starts\[0\]: unknown parameter of this space 'losses.intre' \(did you mean"),
+        ({"losses.inter": 1}, "starts: found .* valid: a list of points"),
+        ([{}], "starts: found .* valid: a list of points"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            Space.from_dict({"parameters": parameters, "starts": starts}).for_config(digits)
