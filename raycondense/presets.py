@@ -77,9 +77,9 @@ def cifar10() -> Config:
     """CIFAR-10, 32 px, 10 classes of 5000 images. Starting values.
 
     Small generator steps after a reconstruction, networks blended between initial and trained weights and a
-    cross-entropy of 0.5 were the best of our small probes at 16 px. The weight of the inter-class loss is from the sweep
-    of docs/results/sweep-cifar10.md, also at 16 px (about 3 beside 512 features), scaled to the 2048 features here by
-    the ratio of the losses' gradients; at this size it has not been measured.
+    cross-entropy of 0.5 were the best of our small probes at 16 px. The weight of the inter-class loss is from the
+    sweep of docs/results/sweep-cifar10.md, also at 16 px (about 3 beside 512 features), scaled to the 2048 features
+    here by the ratio of the losses' gradients; at this size it has not been measured.
     """
     return Config(
         name="cifar10",
