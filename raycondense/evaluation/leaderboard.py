@@ -242,7 +242,8 @@ def cell(column: Column, row: query.Row) -> str:
     if column.type == "bool":
         return "yes" if value else "no"
     if column.type == "timestamp":
-        return f"{datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M}"
+        moment = _moment(value)
+        return MISSING if moment is None else f"{moment:%Y-%m-%d %H:%M}"
     if column.type == "string":
         return str(value)[:12] if column.unit == "sha256" else str(value)
     if column.unit == "fraction":
@@ -259,8 +260,17 @@ def cell(column: Column, row: query.Row) -> str:
 def _plain(column: Column, row: query.Row) -> Any:
     value = row[column.name]
     if column.type == "timestamp" and value is not None:
-        return datetime.fromtimestamp(value, UTC).isoformat(timespec="milliseconds")
+        moment = _moment(value)
+        return None if moment is None else moment.isoformat(timespec="milliseconds")
     return value
+
+
+def _moment(value: float) -> datetime | None:
+    """A time in seconds since 1970; None where no calendar has it, which only a damaged table says."""
+    try:
+        return datetime.fromtimestamp(value, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _csv(rows: Iterable[query.Row], columns: Sequence[Column]) -> str:
