@@ -14,7 +14,7 @@ import json
 import math
 import numbers
 import os
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Container, Hashable, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -27,6 +27,10 @@ MAX_FILE_BYTES = 1 << 17
 MOST_VALUES = 20_000
 """Values of a YAML file once every alias stands for what it names: some lines of aliases can name billions."""
 ENDINGS = (".yaml", ".yml", ".json")
+FREE_TO_CHANGE = (
+    "cluster", "evaluation", "condense.log_images", "condense.checkpoint_images", "data.workers", "data.cache",
+)  # fmt: skip
+"""What may differ between a run and its continuation: where and how it runs and is judged, not what it computes."""
 
 Section = TypeVar("Section")
 
@@ -329,6 +333,27 @@ def _is_finite(value: Any) -> bool:
 def _is_unicode(text: str) -> bool:
     """Whether a text can be written down: JSON and YAML can name half a character."""
     return not any("\ud800" <= sign <= "\udfff" for sign in text)
+
+
+def differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], free: Container[str], prefix: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    """Where two nested descriptions differ: name, what it was, what it is, by name.
+
+    Args:
+        before: as JSON has it.
+        now: likewise.
+        free: names, such as ``"cluster"`` or ``"data.workers"``, that may differ with all that is in them.
+        prefix: of the names.
+    """
+    for key in sorted(before.keys() | now.keys()):
+        name, old, new = f"{prefix}{key}", before.get(key), now.get(key)
+        if name in free or old == new:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from differences(old, new, free, f"{name}.")
+        else:
+            yield name, old, new
 
 
 def _describe(value: Any) -> str:

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raycondense.config import Config
-from raycondense.configfile import config_to_dict
+from raycondense.configfile import FREE_TO_CHANGE, config_to_dict, differences
 from raycondense.errors import ConfigError
 from raycondense.storage import read_json, write_json
 
 if TYPE_CHECKING:
     from raycondense.api.storing import RunStorage
     from raycondense.data.staging import BetonLocation
-
-# What may differ between a run and its continuation: where and how it runs and how it is judged, not what it computes.
-FREE_TO_CHANGE = (
-    "cluster",
-    "evaluation",
-    "condense.log_images",
-    "condense.checkpoint_images",
-    "data.workers",
-    "data.cache",
-)
 
 
 def claim_folder(
@@ -73,7 +63,7 @@ def claim_folder(
 def _check_same_run(where: str, before: Any, now: Mapping[str, Any], flag: str) -> None:
     """Refuse a ``run.json`` that was found at ``where`` if it is of another run."""
     try:
-        changes = list(_differences(before["config"], now["config"])) if before != now else []
+        changes = list(differences(before["config"], now["config"], FREE_TO_CHANGE)) if before != now else []
         same_data = before["data"]["sha256"] == now["data"]["sha256"]
         data = before["data"]["path"]
     except (KeyError, TypeError, AttributeError) as error:
@@ -84,14 +74,3 @@ def _check_same_run(where: str, before: Any, now: Mapping[str, Any], flag: str) 
         name, old, new = changes[0]
         more = f" and {len(changes) - 1} more" if len(changes) > 1 else ""
         raise ConfigError(f"{where}: holds a run with {name} = {old!r}, now {new!r}{more}; name another with {flag}")
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    for key in sorted(before.keys() | now.keys()):
-        name, old, new = f"{prefix}{key}", before.get(key), now.get(key)
-        if name in FREE_TO_CHANGE or old == new:
-            continue
-        if isinstance(old, dict) and isinstance(new, dict):
-            yield from _differences(old, new, f"{name}.")
-        else:
-            yield name, old, new

@@ -71,11 +71,15 @@ class LogCallback(UserCallback):
         if self._notices is None or any(isinstance(error, RaycondenseError) for error in worker_exceptions.values()):
             return
         died = [rank for rank, error in worker_exceptions.items() if isinstance(error, WorkerHealthCheckFailedError)]
-        # The others fail because of them, at the next thing that they do together.
+        # The others fail because of them, at the next thing that they do together; where Ray hears of that before it
+        # misses the dead one, the failure is all that can be told.
         for rank in sorted(died or worker_exceptions):
             error = worker_exceptions[rank]
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            self._notices.tell(f"worker {rank} was lost ({'its process or its machine is gone' if died else reason})")
+            if died:
+                self._notices.tell(f"worker {rank} was lost (its process or its machine is gone)")
+            else:
+                reason = " ".join(str(error).split())[:200]
+                self._notices.tell(f"worker {rank} failed ({type(error).__name__}: {reason})")
 
 
 def train_worker(settings: dict[str, Any]) -> None:

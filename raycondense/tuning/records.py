@@ -10,11 +10,13 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from raycondense import configfile
+from raycondense.configfile import differences
 from raycondense.errors import ConfigError, RunError
 from raycondense.redact import without_secrets
 from raycondense.shapes import OBJECT, fault
@@ -28,9 +30,7 @@ FORMAT_VERSION = 1
 # What may differ when a sweep is continued: how much is done and where, not what is compared.
 FREE_TO_CHANGE = (
     "space.description", "trials", "winners", "resources", "data.path", "val_data.path", "test_data",
-    "config.cluster", "config.evaluation",
-    "config.condense.log_images", "config.condense.checkpoint_images", "config.data.workers",
-    "config.data.cache",
+    *(f"config.{name}" for name in configfile.FREE_TO_CHANGE),
 )  # fmt: skip
 
 
@@ -166,7 +166,7 @@ class SweepFolder:
         # As the file gives it back: lists, and keys of text.
         now = json.loads(json.dumps({"format_version": FORMAT_VERSION, **description}))
         if (self.path / "sweep.json").is_file():
-            changes = list(_differences(self.describe(), now))
+            changes = list(differences(self.describe(), now, FREE_TO_CHANGE))
             if changes:
                 name, old, new = changes[0]
                 more = f" and {len(changes) - 1} more" if len(changes) > 1 else ""
@@ -337,14 +337,3 @@ def _plain(value: Any) -> Any:
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    for key in sorted(before.keys() | now.keys()):
-        name, old, new = f"{prefix}{key}", before.get(key), now.get(key)
-        if name in FREE_TO_CHANGE or old == new:
-            continue
-        if isinstance(old, dict) and isinstance(new, dict):
-            yield from _differences(old, new, f"{name}.")
-        else:
-            yield name, old, new
