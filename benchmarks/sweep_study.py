@@ -60,15 +60,15 @@ def main() -> None:
         for seed in range(arguments.repetitions):
             for search in arguments.searches:
                 _sweep(arguments, search, seed, overrides)
-                print(_table(arguments, overrides), flush=True)
+                print(_table(arguments), flush=True)
     finally:
         ray.shutdown()
         shutil.rmtree(sockets, ignore_errors=True)
     if arguments.report:
-        _write(arguments, overrides)
+        _write(arguments)
 
 
-def _write(arguments: argparse.Namespace, overrides: dict[str, Any]) -> None:
+def _write(arguments: argparse.Namespace) -> None:
     """The Markdown file, and the figure beside it."""
     from raycondense.storage import write_text
 
@@ -76,7 +76,7 @@ def _write(arguments: argparse.Namespace, overrides: dict[str, Any]) -> None:
     _figure(arguments, picture)
     parts = [
         f"# A study of sweeps: {arguments.preset}, {arguments.space.stem}",
-        _table(arguments, overrides), _weights(arguments), _importances(arguments),
+        _table(arguments), _weights(arguments), _importances(arguments),
         f"![Best validation accuracy by number of trials, and accuracy by weight]({picture.name})",
     ]  # fmt: skip
     write_text(arguments.report, "\n\n".join(parts) + "\n" + "\n".join(provenance("One thread a trial.")))
@@ -220,27 +220,23 @@ def _middle(found: list[dict[str, float]], name: str) -> str:
     return f"{100 * statistics.median(row[name] for row in found):.1f}"
 
 
-def _table(arguments: argparse.Namespace, overrides: dict[str, Any]) -> str:
+def _tested(trial: Any) -> float | None:
+    """Accuracy on test images of a trial's artefact; None where it was not evaluated."""
     from raycondense.artifact.load import load
     from raycondense.evaluation.scores import saved_scores
-    from raycondense.tuning.result import SweepResult
 
+    scores = saved_scores(load(trial.artifact))
+    rows = [] if scores is None else [row for row in scores.rows if row.method == "raycondense"]
+    return rows[-1].accuracy if rows else None
+
+
+def _table(arguments: argparse.Namespace) -> str:
     lines = [f"| {' | '.join(HEADS)} |", f"|{' --- |' * len(HEADS)}"]
     for search in arguments.searches:
         found: list[dict[str, float]] = []
-        for seed in range(arguments.repetitions):
-            folder = _folder(arguments, search, seed)
-            if not (folder / "sweep.json").is_file():
-                continue
-            result = SweepResult(folder)
+        for result in _results(arguments, search):
             first, best = result.trials[0], result.best
-
-            def tested(trial: Any) -> float | None:
-                scores = saved_scores(load(trial.artifact))
-                rows = [] if scores is None else [row for row in scores.rows if row.method == "raycondense"]
-                return rows[-1].accuracy if rows else None
-
-            before, after = tested(first), tested(best)
+            before, after = _tested(first), _tested(best)
             if before is None or after is None or len(result.trials) < arguments.trials:
                 continue
             found.append({

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raycondense.api.claim import claim_folder
+from raycondense.background import repeated
 from raycondense.config import Config, replace_path
 from raycondense.configfile import load_config, override
 from raycondense.errors import ConfigError, Interrupted
@@ -260,23 +261,14 @@ def _interrupt_flag() -> Iterator[threading.Event]:
 @contextmanager
 def _followed(log: Path, display: Any) -> Iterator[None]:
     """Draw the records that somebody else appends to ``log`` while the block runs."""
-    ended = threading.Event()
+    seen = len(read_lines(log))
 
     def follow() -> None:
-        seen = len(read_lines(log))
-        while True:
-            last = ended.wait(0.5)
-            lines = read_lines(log)
-            for line in lines[seen:]:
-                display.record(json.loads(line))
-            seen = len(lines)
-            if last:
-                return
+        nonlocal seen
+        lines = read_lines(log)
+        for line in lines[seen:]:
+            display.record(json.loads(line))
+        seen = len(lines)
 
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
+    with repeated(follow, 0.5):
         yield
-    finally:
-        ended.set()
-        thread.join()

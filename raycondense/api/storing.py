@@ -6,19 +6,18 @@ machine.
 
 from __future__ import annotations
 
-import json
 import logging
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from raycondense.background import repeated
 from raycondense.errors import ConfigError, DataError, RunError
 from raycondense.patience import patiently
 from raycondense.remote import Place, is_passing
-from raycondense.storage import atomic_folder
+from raycondense.storage import MOST_JSON_BYTES, atomic_folder, parse_json
 
 logger = logging.getLogger("raycondense")
 
@@ -26,7 +25,6 @@ ELSEWHERE = ("ray", "checkpoints")
 """Folders that are not copied: Ray's, which is there already, and those of a process without Ray."""
 PUBLISHED = ("initial", "artifact")
 """In the order in which they are copied: a run whose ``artifact/config.json`` stands is finished."""
-MOST_JSON = 16 * 1024**2
 SECONDS_BETWEEN_COPIES = 30.0
 
 
@@ -70,8 +68,8 @@ class RunStorage:
         if place.size() is None:
             return None
         try:
-            found = json.loads(place.read(MOST_JSON))
-        except (ValueError, RecursionError, DataError) as error:
+            found = parse_json(place.read(MOST_JSON_BYTES).decode("utf-8"))
+        except (ValueError, DataError) as error:
             raise ConfigError(f"{place.shown}: damaged ({error}); name another storage with --storage") from error
         if not isinstance(found, dict):
             raise ConfigError(f"{place.shown}: damaged; name another storage with --storage")
@@ -149,31 +147,18 @@ class RunStorage:
     @contextmanager
     def kept_up(self) -> Iterator[None]:
         """Copy what changes (the log above all) while the block runs, and at its end, however it ends."""
-        ended = threading.Event()
+        complained = False
 
-        def follow() -> None:
-            complained = False
-            while not ended.wait(SECONDS_BETWEEN_COPIES):
-                try:
-                    self.push()
-                    complained = False
-                except (RunError, OSError) as error:
-                    if not complained:
-                        logger.warning("the run's log cannot be stored for now: %s", error)
-                    complained = True
-
-        thread = threading.Thread(target=follow, daemon=True, name="storage")
-        thread.start()
-        try:
-            yield
-        except BaseException:
-            ended.set()
-            thread.join()
+        def copy() -> None:
+            nonlocal complained
             try:
                 self.push()
+                complained = False
             except (RunError, OSError) as error:
-                logger.warning("the run's log cannot be stored: %s", error)
-            raise
-        ended.set()
-        thread.join()
+                if not complained:
+                    logger.warning("the run's log cannot be stored for now: %s", error)
+                complained = True
+
+        with repeated(copy, SECONDS_BETWEEN_COPIES):
+            yield
         self.push(finished=True)

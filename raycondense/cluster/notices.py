@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import logging
 import secrets
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ray.experimental import internal_kv
+
+from raycondense.background import repeated
 
 logger = logging.getLogger("raycondense")
 
@@ -50,22 +51,13 @@ class Notices:
     @contextmanager
     def shown(self) -> Iterator[None]:
         """Log messages as warnings, here on the driver, while the block runs."""
-        ended = threading.Event()
 
-        def follow() -> None:
-            last = False
-            while not last:
-                last = ended.wait(POLL_SECONDS)
-                try:
-                    for message in self.take():
-                        logger.warning("%s", message)
-                except Exception as error:
-                    logger.debug("messages of the workers cannot be read: %s", error)
+        def show() -> None:
+            try:
+                for message in self.take():
+                    logger.warning("%s", message)
+            except Exception as error:
+                logger.debug("messages of the workers cannot be read: %s", error)
 
-        thread = threading.Thread(target=follow, daemon=True, name="notices")
-        thread.start()
-        try:
+        with repeated(show, POLL_SECONDS):
             yield
-        finally:
-            ended.set()
-            thread.join()

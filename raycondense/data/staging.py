@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from raycondense.data.sidecar import Sidecar
+from raycondense.data.sidecar import MOST_BYTES, Sidecar
 from raycondense.errors import DataError, RaycondenseError, RunError
 from raycondense.patience import patiently
 from raycondense.remote import Place, is_passing, is_uri, name_of, shown
@@ -35,8 +35,6 @@ STREAMS = 8
 """Pieces on the way at once; a single request of an object store is far slower than the network."""
 PATIENCE = 600.0
 """Seconds that the storage may be out of reach without a byte arriving."""
-SIDECAR_BYTES = 64 * 1024**2
-"""Longest sidecar that is read: names and counts of a million classes."""
 SECONDS_BETWEEN_MESSAGES = 10.0
 
 Progress = Callable[[int, int], None]
@@ -82,7 +80,7 @@ class BetonLocation:
         place = Place.at(location)
         sidecar = place.sibling(f"{name}.json")
         try:
-            text = sidecar.read(SIDECAR_BYTES).decode("utf-8")
+            text = sidecar.read(MOST_BYTES).decode("utf-8")
         except UnicodeDecodeError as error:
             raise DataError(f"{sidecar.shown}: cannot be read as JSON: {error}") from error
         wanted, size = Sidecar.from_json(text, sidecar.shown).size, place.size()

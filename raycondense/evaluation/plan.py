@@ -47,7 +47,7 @@ class Planner:
     train_path: Path | None
     train: Sidecar | None
     device: str
-    _sha256: dict[Path, str] = field(default_factory=dict, init=False)
+    _sha256: dict[Path, str] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def plan(self, ipc: Sequence[int]) -> Plan:
         """The works for banks of ``ipc`` images per class."""

@@ -242,18 +242,7 @@ class Space:
         Returns:
             The values, and the paths of those that lie outside, in whose place the nearest value inside was taken.
         """
-        values: dict[str, Any] = {}
-        moved: list[str] = []
-        for parameter in self.parameters:
-            own = value_at(config, parameter.path)
-            if not parameter.applies(values):
-                if parameter.off is not None:
-                    values[parameter.path] = parameter.zero
-                    moved += [] if parameter.is_off(own) else [parameter.path]
-                continue
-            values[parameter.path] = parameter.nearest(own)
-            if not parameter.contains(own):
-                moved.append(parameter.path)
+        values, moved = self._point(self._values_of(config))
         return values, tuple(moved)
 
     def more_starts(self, config: Config) -> list[dict[str, Any]]:
@@ -262,23 +251,36 @@ class Space:
         Raises:
             ConfigError: a value that lies outside of its parameter's range.
         """
-        own, _ = self.start(config)
+        wanted = self._values_of(config)
+        own, _ = self._point(wanted)
         points: list[dict[str, Any]] = []
         for index, start in enumerate(self.starts):
-            values: dict[str, Any] = {}
+            values, moved = self._point({**wanted, **own, **start})
             for parameter in self.parameters:
-                given = start.get(parameter.path, own.get(parameter.path, value_at(config, parameter.path)))
-                if not parameter.applies(values):
-                    if parameter.off is not None:
-                        values[parameter.path] = parameter.zero
-                    continue
-                if parameter.path in start and not parameter.contains(given):
+                if parameter.path in start and parameter.path in moved and parameter.applies(values):
+                    given = start[parameter.path]
                     raise ConfigError(
                         f"{self.name}: starts[{index}].{parameter.path}: found {given!r}, valid: {parameter.text()}"
                     )
-                values[parameter.path] = parameter.nearest(given)
             points.append(values)
         return points
+
+    def _values_of(self, config: Config) -> dict[str, Any]:
+        return {parameter.path: value_at(config, parameter.path) for parameter in self.parameters}
+
+    def _point(self, wanted: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """The point nearest to ``wanted``, and the paths whose value is another one there."""
+        values: dict[str, Any] = {}
+        moved: list[str] = []
+        for parameter in self.parameters:
+            given = wanted[parameter.path]
+            if parameter.applies(values):
+                values[parameter.path] = parameter.nearest(given)
+                moved += [] if parameter.contains(given) else [parameter.path]
+            elif parameter.off is not None:
+                values[parameter.path] = parameter.zero
+                moved += [] if parameter.is_off(given) else [parameter.path]
+        return values, moved
 
     def lines(self) -> list[str]:
         """The space for people, one line a parameter."""

@@ -35,6 +35,7 @@ DOORS = {
     "tensorboard": "",
     "checkpoint": "storage",
     "patience": "",
+    "background": "",
     "host": "checkpoint patience storage tensorboard",
     "remote": "patience redact storage",
     # The parts of the method: they know torch, settings and nothing of where they run.
@@ -56,10 +57,10 @@ DOORS = {
     "tuning": "config configfile redact shapes storage",
     "report": "artifact data evaluation shapes storage tuning",
     # Where it runs, and the public face.
-    "cluster": "artifact checkpoint condense config configfile data display evaluation host patience publish redact "
-    "remote seeds state storage tensorboard tuning",
-    "api": "artifact cluster condense config configfile data display evaluation host patience presets publish "
-    "redact remote report storage tuning",
+    "cluster": "artifact background checkpoint condense config configfile data display evaluation host patience publish "
+    "redact remote seeds state storage tensorboard tuning",
+    "api": "artifact background cluster condense config configfile data display evaluation host patience presets "
+    "publish redact remote report storage tuning",
     "__init__": "api artifact config data presets redact",
     "testing": "api artifact augment condense config configfile data evaluation host losses models presets seeds state "
     "storage tuning",
