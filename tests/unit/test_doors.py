@@ -57,8 +57,8 @@ DOORS = {
     "tuning": "config configfile redact shapes storage",
     "report": "artifact data evaluation shapes storage tuning",
     # Where it runs, and the public face.
-    "cluster": "artifact background checkpoint condense config configfile data display evaluation host patience publish "
-    "redact remote seeds state storage tensorboard tuning",
+    "cluster": "artifact background checkpoint condense config configfile data display evaluation host patience "
+    "publish redact remote seeds state storage tensorboard tuning",
     "api": "artifact background cluster condense config configfile data display evaluation host patience presets "
     "publish redact remote report storage tuning",
     "__init__": "api artifact config data presets redact",
