@@ -9,9 +9,7 @@ import json
 import logging
 import os
 import re
-import select
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -31,6 +29,7 @@ from raycondense.checkpoint import STATE, find_damage
 from raycondense.errors import RunError
 from raycondense.host import LocalHost
 from raycondense.testing.runs import STEP_IMAGES, images_seen, published, records, settings, wait_for
+from raycondense.testing.wire import Wire
 
 pytestmark = pytest.mark.cluster
 long = pytest.mark.skipif(
@@ -165,78 +164,35 @@ def test_a_list_of_checkpoints_cut_in_half_costs_nothing(
     equal(unbroken, tmp_path)
 
 
-class Proxy:
-    """A TCP proxy before a server on loopback, whose connections can be cut and refused.
-
-    Args:
-        port: the server's.
-    """
-
-    def __init__(self, port: int) -> None:
-        self._server = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self.forbidden: bytes | None = None
-        """Requests that hold this are cut off; b"" cuts off all."""
-        self.cut_off = 0
-        self._closed = False
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        self._closed = True
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while not self._closed:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._pass_on, args=(client,), daemon=True).start()
-
-    def _pass_on(self, client: socket.socket) -> None:
-        try:
-            with client, socket.create_connection(("127.0.0.1", self._server)) as server:
-                other = {client: server, server: client}
-                while True:
-                    for ready in select.select([client, server], [], [], 0.1)[0]:
-                        content = ready.recv(65536)
-                        if not content:
-                            return
-                        if self.forbidden is not None and self.forbidden in content:
-                            self.cut_off += 1
-                            return
-                        other[ready].sendall(content)
-                    if self.forbidden == b"":
-                        return
-        except OSError:
-            return
-
-
 @pytest.fixture
-def proxy(s3: Any) -> Iterator[Proxy]:
-    proxy = Proxy(s3.port)
-    yield proxy
-    proxy.close()
+def wire(s3: Any) -> Iterator[Wire]:
+    wire = Wire(s3.port)
+    yield wire
+    wire.close()
 
 
-def run_on_s3(s3: Any, proxy: Proxy, digits: Path, out: Path, forbidden: bytes, seconds: float) -> tuple[float, float]:
+def run_on_s3(
+    s3: Any, wire: Wire, digits: Path, out: Path, forbidden: bytes | None, seconds: float
+) -> tuple[float, float]:
     """A run whose storage cannot be reached for a while; how long it was, and how long training took to go on."""
     times: list[float] = []
 
     def harm() -> None:
         wait_for(lambda: images_seen(out) >= 20 * STEP_IMAGES, 600)
-        proxy.forbidden = forbidden
-        wait_for(lambda: proxy.cut_off > 0, 120)
+        if forbidden is None:
+            wire.cut()
+        wire.forbidden = forbidden
+        wait_for(lambda: wire.cut_off > 0, 120)
         began = time.monotonic()
         time.sleep(seconds)
-        proxy.forbidden = None
+        wire.forbidden = None
+        wire.mend()
         back = time.monotonic()
         times.extend([back - began, tell_when_going_on(out, "storage is back")])
 
     thread = threading.Thread(target=harm)
     thread.start()
-    uri = s3.uri(s3.bucket(), proxy.port)
+    uri = s3.uri(s3.bucket(), wire.port)
     environment = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
     api.fit(
         settings(), data=digits / "train.beton", out=out, progress=False,
@@ -255,11 +211,11 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("_credentials")
 def test_storage_out_of_reach_is_waited_for(
-    unbroken: Path, digits: Path, ray_session: None, tmp_path: Path, s3: Any, proxy: Proxy,
+    unbroken: Path, digits: Path, ray_session: None, tmp_path: Path, s3: Any, wire: Wire,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     """Twenty seconds without S3: nothing is lost, and nothing is done twice."""
-    gone, _ = run_on_s3(s3, proxy, digits, tmp_path, b"", 20)
+    gone, _ = run_on_s3(s3, wire, digits, tmp_path, None, 20)
     assert gone >= 20
     told = warnings_in(caplog)
     assert any(" storage cannot be reached, trying again for " in line for line in told), told
@@ -272,11 +228,11 @@ def test_storage_out_of_reach_is_waited_for(
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("_credentials")
 def test_storage_that_fails_ray_itself_is_outlasted(
-    unbroken: Path, digits: Path, ray_session: None, tmp_path: Path, s3: Any, proxy: Proxy,
+    unbroken: Path, digits: Path, ray_session: None, tmp_path: Path, s3: Any, wire: Wire,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     """Checkpoints arrive and Ray's list of them does not: its controller gives up, and another one goes on."""
-    run_on_s3(s3, proxy, digits, tmp_path, b"checkpoint_manager_snapshot", 10)
+    run_on_s3(s3, wire, digits, tmp_path, b"checkpoint_manager_snapshot", 10)
     assert any("going on from the last checkpoint in " in line for line in warnings_in(caplog))
     assert repeated(tmp_path) <= 2 * CHECKPOINT_STEPS + 3
     equal(unbroken, tmp_path)

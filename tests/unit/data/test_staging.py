@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -23,6 +21,7 @@ from raycondense.data.sidecar import Sidecar
 from raycondense.data.staging import BetonLocation
 from raycondense.errors import ConfigError, DataError, RunError
 from raycondense.remote import Place
+from raycondense.testing.wire import Wire
 
 PIECE = 64 * 1024
 CONTENT = random.Random(5).randbytes(3_000_000)
@@ -41,59 +40,9 @@ def make_beton(folder: Path, content: bytes = CONTENT, size: int | None = None) 
     return beton
 
 
-class Proxy:
-    """A TCP proxy that counts what comes back, slows it down, and can be out of reach for a while."""
-
-    def __init__(self, port: int) -> None:
-        self.bytes, self.bytes_a_second, self.broken = 0, 0.0, False
-        self._behind = port
-        self._open: list[socket.socket] = []
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self.port = self._server.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._server.accept()
-            except OSError:
-                return
-            if self.broken:
-                near.close()
-                continue
-            far = socket.create_connection(("127.0.0.1", self._behind))
-            self._open += [near, far]
-            for source, target, back in ((near, far, False), (far, near, True)):
-                threading.Thread(target=self._pass_on, args=(source, target, back), daemon=True).start()
-
-    def _pass_on(self, source: socket.socket, target: socket.socket, back: bool) -> None:
-        try:
-            while data := source.recv(16 * 1024):
-                if back:
-                    self.bytes += len(data)
-                    if self.bytes_a_second:
-                        time.sleep(len(data) / self.bytes_a_second)
-                target.sendall(data)
-        except OSError:
-            pass
-        for end in (source, target):
-            end.close()
-
-    def cut(self) -> None:
-        """End all connections and let no new one through until ``broken`` is False."""
-        self.broken = True
-        for end in self._open:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        self._server.close()
-        self.cut()
-
-
 @pytest.fixture
-def proxy(s3: Any) -> Iterator[Proxy]:
-    found = Proxy(s3.port)
+def wire(s3: Any) -> Iterator[Wire]:
+    found = Wire(s3.port)
     yield found
     found.close()
 
@@ -178,28 +127,29 @@ def test_other_data_at_the_same_uri_is_another_file(s3: Any, stored: str, tmp_pa
     assert first.stage(cache).read_bytes() == CONTENT
 
 
-def test_a_killed_copy_goes_on_where_it_was(s3: Any, stored: str, proxy: Proxy, tmp_path: Path) -> None:
-    cache, uri = tmp_path / "cache", s3.uri(stored, proxy.port)
-    proxy.bytes_a_second = 100_000  # of each of eight connections
+def test_a_killed_copy_goes_on_where_it_was(s3: Any, stored: str, wire: Wire, tmp_path: Path) -> None:
+    cache, uri = tmp_path / "cache", s3.uri(stored, wire.port)
+    wire.bytes_a_second = 100_000  # of each of eight connections
     worker = child(uri, cache)
     wait_until(lambda: part_of(cache) > len(CONTENT) // 3)
     worker.send_signal(signal.SIGKILL)
     worker.communicate()
     there = part_of(cache)
     assert len(CONTENT) // 3 < there < len(CONTENT)
-    proxy.cut()
+    wire.cut()
     time.sleep(0.5)  # until nothing of the dead worker's is on the way
-    proxy.bytes, proxy.bytes_a_second, proxy.broken = 0, 0.0, False
+    wire.bytes, wire.bytes_a_second = 0, 0.0
+    wire.mend()
     seen: list[int] = []
     beton = BetonLocation.find(uri).stage(str(cache), lambda n, of: seen.append(n))
     assert beton.read_bytes() == CONTENT
     assert seen[0] == there + PIECE
-    assert len(CONTENT) - there < proxy.bytes < len(CONTENT) - there + 100_000  # some headers
+    assert len(CONTENT) - there < wire.bytes < len(CONTENT) - there + 100_000  # some headers
 
 
-def test_workers_of_a_node_copy_once(s3: Any, stored: str, proxy: Proxy, tmp_path: Path) -> None:
-    proxy.bytes_a_second = 200_000  # or the first would be done before the second has begun
-    workers = [child(s3.uri(stored, proxy.port), tmp_path / "cache") for _ in range(3)]
+def test_workers_of_a_node_copy_once(s3: Any, stored: str, wire: Wire, tmp_path: Path) -> None:
+    wire.bytes_a_second = 200_000  # or the first would be done before the second has begun
+    workers = [child(s3.uri(stored, wire.port), tmp_path / "cache") for _ in range(3)]
     found = []
     for worker in workers:
         out, errors = worker.communicate(timeout=60)
@@ -208,20 +158,20 @@ def test_workers_of_a_node_copy_once(s3: Any, stored: str, proxy: Proxy, tmp_pat
     assert sorted(int(first) for first, _ in found) == [0, 0, PIECE]
     assert len({path for _, path in found}) == 1
     assert Path(found[0][1]).read_bytes() == CONTENT
-    assert len(CONTENT) < proxy.bytes < len(CONTENT) + 40_000
+    assert len(CONTENT) < wire.bytes < len(CONTENT) + 40_000
 
 
-def test_storage_out_of_reach_for_a_while(s3: Any, stored: str, proxy: Proxy, tmp_path: Path) -> None:
+def test_storage_out_of_reach_for_a_while(s3: Any, stored: str, wire: Wire, tmp_path: Path) -> None:
     told: list[str] = []
-    found = BetonLocation.find(s3.uri(stored, proxy.port))
-    proxy.bytes_a_second = 150_000
+    found = BetonLocation.find(s3.uri(stored, wire.port))
+    wire.bytes_a_second = 150_000
 
     def cut_off() -> None:
         wait_until(lambda: part_of(tmp_path / "cache") > len(CONTENT) // 4)
-        proxy.cut()
-        proxy.bytes_a_second = 0.0
+        wire.cut()
+        wire.bytes_a_second = 0.0
         wait_until(lambda: any("cannot be reached" in message for message in told))
-        proxy.broken = False
+        wire.mend()
 
     thread = threading.Thread(target=cut_off)
     thread.start()
