@@ -19,11 +19,21 @@ help: ## List the targets
 demo: setup ## Condense a small dataset, evaluate it and write a report to demo/ (ARGS: more flags)
 	$(BIN)/raycondense demo --out demo $(ARGS)
 
-test: setup ## Run all tests (ARGS: pytest's arguments)
+# Tests without Ray run on all cores, one thread each; a Ray has the machine for itself.
+SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
+
+test: setup ## Run all tests, or those that ARGS (pytest's arguments) choose
+ifeq ($(ARGS),)
+	@status=0; \
+	$(SIDE_BY_SIDE) -m "not cluster" || status=1; \
+	$(BIN)/python -m pytest -m cluster || status=1; \
+	exit $$status
+else
 	$(BIN)/python -m pytest $(ARGS)
+endif
 
 test-fast: setup ## Run the tests that neither start Ray nor take long
-	$(BIN)/python -m pytest -m "not cluster and not slow" $(ARGS)
+	$(SIDE_BY_SIDE) -m "not cluster and not slow" $(ARGS)
 
 lint: setup ## Check style, format and types
 	$(BIN)/ruff check

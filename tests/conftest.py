@@ -42,11 +42,16 @@ os.environ.update(
 os.environ.pop("RAY_ADDRESS", None)
 
 TEST_DATA = "RAYCONDENSE_TEST_DATA"
+LONG_TESTS = "RAYCONDENSE_LONG_TESTS"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that start Ray come last: what is quick to fail fails first."""
+    """Tests that start Ray come last: what is quick to fail fails first. What takes minutes waits to be asked for."""
     items.sort(key=lambda item: item.get_closest_marker("cluster") is not None)
+    if not os.environ.get(LONG_TESTS):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason=f"takes minutes; {LONG_TESTS}=1 runs it"))
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,7 @@ SETTINGS: dict[str, Any] = {
     "losses": {"ce": 0.5, "intra": 0.5, "inter": 0.5, "intra_temperature": 0.5},
     "initialise": {"steps": 20, "batch": 16},
     "condense": {
-        "images": 7 * 8 * 100, "real_per_class": 8, "log_images": 112, "checkpoint_images": 280, "classes_per_step": 7,
+        "images": 5 * 8 * 100, "real_per_class": 8, "log_images": 112, "checkpoint_images": 280, "classes_per_step": 7,
         "ema_images": 400,
     },
     "cluster": {"workers": 2, "max_failures": 1},
@@ -34,7 +34,7 @@ STEP_IMAGES = 5 * 8
 
 
 def settings(**changes: Any) -> Config:
-    """A run on digits of 140 steps of condensation, by two workers; a checkpoint every seven steps or so."""
+    """A run on digits of 100 steps of condensation, by two workers; a checkpoint every seven steps or so."""
     return override(override(get_preset("digits"), SETTINGS), changes)
 
 

@@ -11,8 +11,8 @@
       - {losses.intra: 0.5}
 
 A space is used in two steps: `Space.load` checks what the file alone can get wrong, `Space.for_config` fits it to a
-configuration: factors become values, parameters whose condition never holds are left out, and the configuration is
-built with all ends of all ranges.
+configuration: factors become values, parameters whose condition never holds are left out, and all ends of all ranges
+are tried in it.
 """
 
 from __future__ import annotations
@@ -246,7 +246,7 @@ class Space:
         return values, tuple(moved)
 
     def more_starts(self, config: Config) -> list[dict[str, Any]]:
-        """The space's own starting points, completed by the configuration's values.
+        """The space's own starting points, completed by the configuration.
 
         Raises:
             ConfigError: a value that lies outside of its parameter's range.

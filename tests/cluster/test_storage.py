@@ -17,48 +17,15 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from torch import Tensor
 
 from raycondense import api
-from raycondense.artifact.load import load
-from raycondense.config import Config
-from raycondense.configfile import override, save_config
+from raycondense.configfile import save_config
 from raycondense.errors import ConfigError, DataError, RunError
-from raycondense.presets import get_preset
 from raycondense.remote import Place
 from raycondense.storage import read_lines
+from raycondense.testing.runs import published, settings, wait_for
 
 pytestmark = pytest.mark.cluster
-long = pytest.mark.skipif(
-    not os.environ.get("RAYCONDENSE_LONG_TESTS"),
-    reason="two Rays one after another take a minute; RAYCONDENSE_LONG_TESTS=1 runs them",
-)
-
-SETTINGS: dict[str, Any] = {
-    "data": {"loader": "resident", "num_classes": 10},
-    "generator": {"width": 8, "max_width": 8, "class_dim": 4},
-    "codebook": {"ipc": [1, 3], "dim": 8},
-    "extractors": {"width": 8},
-    "initialise": {"steps": 5, "batch": 16},
-    "condense": {"images": 8 * 10 * 30, "real_per_class": 8, "log_images": 240, "checkpoint_images": 400},
-    "cluster": {"workers": 2},
-}
-
-
-def settings(**changes: Any) -> Config:
-    return override(override(get_preset("digits"), SETTINGS), changes)
-
-
-def published(folder: Path) -> dict[str, Tensor]:
-    artifact = load(folder)
-    return dict(artifact.generator.state_dict()) | {"codes": artifact.codebook.codes.detach()}
-
-
-def wait_for(what: Callable[[], bool], seconds: float = 200.0) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -70,16 +37,9 @@ def bucket(s3: Any, digits: Path) -> str:
     return name
 
 
-@pytest.fixture(scope="module")
-def plain(digits: Path, ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
-    """What a run computes whose data and checkpoints are at paths, and that nothing happens to."""
-    folder = tmp_path_factory.mktemp("plain")
-    return published(api.fit(settings(), data=digits / "train.beton", out=folder, progress=False).artifact_path)
-
-
 def kill_a_worker_when(ready: Callable[[], bool]) -> threading.Thread:
     def kill() -> None:
-        wait_for(ready)
+        wait_for(ready, 200)
         workers = [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())]
         workers[-1].send_signal(signal.SIGKILL)
 
@@ -93,7 +53,7 @@ def checkpoints(storage: str) -> list[str]:
     return [name for name in Place.at(storage).files() if "3-condense" in name and name.endswith("clock.json")]
 
 
-def test_a_run_in_s3_goes_on_on_another_machine(s3: Any, bucket: str, plain: dict[str, Tensor], tmp_path: Path) -> None:
+def test_a_run_in_s3_goes_on_on_another_machine(s3: Any, bucket: str, unbroken: Path, tmp_path: Path) -> None:
     """What the first machine has goes with it; the second one has the URIs alone, and ends with the same codes as a run
     that nothing happened to."""
     config = settings(**{"data.cache": str(tmp_path / "cache"), "cluster.max_failures": 0})
@@ -112,8 +72,8 @@ def test_a_run_in_s3_goes_on_on_another_machine(s3: Any, bucket: str, plain: dic
     assert before >= 3
     assert records[before]["stage"] == "condense"
     assert 1 < records[before]["step"] <= records[before - 1]["step"] + 10
-    for name, value in plain.items():
-        assert torch.equal(value, published(result.artifact_path)[name]), name
+    for name, value in published(unbroken).items():
+        assert torch.equal(value, published(result.folder)[name]), name
     assert len(list((tmp_path / "cache").rglob("*.beton"))) == 1
     stored = Place.at(storage).files()
     assert {"run.json", "log.jsonl", "artifact/config.json", "initial/config.json"} <= stored.keys()
@@ -147,10 +107,8 @@ def test_data_that_changed_under_way_are_refused_by_the_worker(
 
 
 @pytest.mark.timeout(600)
-@long
-def test_another_machine_goes_on_after_the_head_is_lost(
-    s3: Any, bucket: str, plain: dict[str, Tensor], tmp_path: Path
-) -> None:
+@pytest.mark.long
+def test_another_machine_goes_on_after_the_head_is_lost(s3: Any, bucket: str, unbroken: Path, tmp_path: Path) -> None:
     """The driver is killed and its machine's folder with it; the same command on another one ends with the same codes
     as a run that nothing happened to."""
     save_config(settings(), tmp_path / "settings.yaml")
@@ -167,7 +125,7 @@ def test_another_machine_goes_on_after_the_head_is_lost(
 
     driver = subprocess.Popen(command("head"), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
-        wait_for(lambda: driver.poll() is not None or len(checkpoints(storage)) > 1)
+        wait_for(lambda: driver.poll() is not None or len(checkpoints(storage)) > 1, 200)
     finally:
         driver.send_signal(signal.SIGKILL)
         _, errors = driver.communicate(timeout=60)
@@ -182,5 +140,5 @@ def test_another_machine_goes_on_after_the_head_is_lost(
     assert not any(name.startswith("artifact") for name in Place.at(storage).files())
     done = subprocess.run(command("spare"), env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
-    for name, value in plain.items():
-        assert torch.equal(value, published(tmp_path / "spare" / "artifact")[name]), name
+    for name, value in published(unbroken).items():
+        assert torch.equal(value, published(tmp_path / "spare")[name]), name

@@ -124,7 +124,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         for one in own:
             with contextlib.suppress(psutil.NoSuchProcess):
                 one.terminate()
-        for one in psutil.wait_procs(own, timeout=20)[1]:
+        for one in psutil.wait_procs(own, timeout=2)[1]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 one.kill()
         shutil.rmtree(folder, ignore_errors=True)

@@ -32,10 +32,6 @@ from raycondense.tuning.records import SweepFolder, TrialRecord
 from raycondense.tuning.space import Space
 
 pytestmark = pytest.mark.cluster
-long = pytest.mark.skipif(
-    not os.environ.get("RAYCONDENSE_LONG_TESTS"),
-    reason="several Rays one after another take minutes; RAYCONDENSE_LONG_TESTS=1 runs them",
-)
 
 SETTINGS: dict[str, Any] = {
     "data": {"loader": "resident"},
@@ -223,7 +219,7 @@ def wait_for(what: Callable[[], bool], driver: subprocess.Popen[str], seconds: f
 
 
 @pytest.mark.timeout(600)
-@long
+@pytest.mark.long
 def test_a_killed_driver_and_a_killed_trial_lose_nothing_that_was_done(digits: Path, tmp_path: Path) -> None:
     space = {"parameters": {"losses.inter": {"log": [0.01, 1]}}}
     changes = {"condense.images": 9 * 4000, "condense.checkpoint_images": 4000, "initialise.steps": 20}
@@ -267,7 +263,7 @@ def test_a_killed_driver_and_a_killed_trial_lose_nothing_that_was_done(digits: P
 
 
 @pytest.mark.timeout(600)
-@long
+@pytest.mark.long
 def test_trials_of_two_workers_are_stopped_and_give_back_what_they_had(digits: Path, tmp_path: Path) -> None:
     """The dashboard is what tells Ray that the workers of a stopped trial are nobody's any more."""
     plan = seed_that_draws(

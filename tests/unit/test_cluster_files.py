@@ -25,7 +25,6 @@ CLUSTERS = ROOT / "clusters"
 SCHEMAS = Path(__file__).parent / "schemas"
 LAUNCHED = {"aws": ROOT / "cluster.yaml", "gcp": CLUSTERS / "gcp.yaml", "local": CLUSTERS / "onprem.yaml"}
 # Read here: the fixture that neutralises the environment takes the variable away from tests.
-LONG = os.environ.get("RAYCONDENSE_LONG_TESTS") == "1"
 COMMANDS = (
     "initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands",
     "head_start_ray_commands", "worker_start_ray_commands",
@@ -177,7 +176,7 @@ def test_aws_has_spot_and_on_demand_workers():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not LONG, reason="half a minute: RAYCONDENSE_LONG_TESTS=1 runs it")
+@pytest.mark.long
 def test_ray_brings_the_aws_file_up_as_far_as_an_instance(monkeypatch):
     """Ray's own AWS provider against a pretended AWS (moto's): roles, keys, networks, resources by type, a worker."""
     moto = pytest.importorskip("moto")

@@ -1,7 +1,7 @@
 """Files from strangers: every reader answers them with an error of ours, at once and in little memory.
 
 ``tools/fuzz.py`` makes such files by the hundred thousand. Here are those that it found something with, and some that
-were thought of (``tests/unit/hostile/<reader>/``), and a few thousand more from a fixed seed.
+were thought of (``tests/unit/hostile/<reader>/``), and more than a thousand others from a fixed seed.
 """
 
 from __future__ import annotations
@@ -92,12 +92,12 @@ def test_every_reader_reads_its_sound_inputs(tools, folder):
         assert [judge(name, data, folder) for data in seeds] == [True] * len(seeds), name
 
 
-def test_a_few_thousand_inputs(tools, tmp_path):
+def test_more_than_a_thousand_inputs(tools, tmp_path):
     from fuzz_readers import READERS
 
     readers = [name for name in READERS if name not in SLOW]
     done = subprocess.run(
-        [sys.executable, str(TOOLS / "fuzz.py"), "--inputs", "3000", "--seed", "7", "--out", str(tmp_path / "found"),
+        [sys.executable, str(TOOLS / "fuzz.py"), "--inputs", "1500", "--seed", "7", "--out", str(tmp_path / "found"),
          "--readers", *readers],
         capture_output=True, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
     )  # fmt: skip
@@ -106,7 +106,7 @@ def test_a_few_thousand_inputs(tools, tmp_path):
         match[1]: int(match[2].replace(",", "")) for match in re.finditer(r"(?m)^(\S+) +([\d,]+) inputs", done.stdout)
     }
     assert read.keys() >= set(readers)
-    assert sum(count for name, count in read.items() if name in readers) >= 2900
+    assert sum(count for name, count in read.items() if name in readers) >= 1450
 
 
 def test_the_fuzzer_finds_crashes_hangs_and_hunger(tools, tmp_path, monkeypatch):

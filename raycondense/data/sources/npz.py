@@ -72,7 +72,10 @@ class NpzSource(Source):
         elif names.ndim != 1 or names.dtype.kind not in "US":
             raise DataError(f"{path}: classes: found {names.dtype} {list(names.shape)}, valid: texts [classes]")
         else:
-            listed = names.tolist()
+            try:
+                listed = names.tolist()
+            except (SystemError, ValueError) as error:  # code points that Unicode does not have
+                raise DataError(f"{path}: classes: damaged ({error}), valid: texts [classes]") from error
         self.classes = unique_names(n.decode("utf-8", "replace") if isinstance(n, bytes) else str(n) for n in listed)
         self.labels = checked_labels(labels, len(self.classes), self)
 
