@@ -97,6 +97,7 @@ def scene(name: str, train: Path, out: Path) -> dict[str, Any]:
     return seen
 
 
+@pytest.mark.long
 def test_a_checkpoint_cut_in_half_is_passed_over(
     unbroken: Path, digits: Path, ray_session: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -58,7 +58,7 @@ def test_a_run_in_s3_goes_on_on_another_machine(s3: Any, bucket: str, unbroken: 
     that nothing happened to."""
     config = settings(**{"data.cache": str(tmp_path / "cache"), "cluster.max_failures": 0})
     data, storage = s3.uri(f"{bucket}/train.beton"), s3.uri(f"{bucket}/runs/one")
-    killer = kill_a_worker_when(lambda: len(checkpoints(storage)) > 0)
+    killer = kill_a_worker_when(lambda: len(checkpoints(storage)) > 1)
     with pytest.raises(RunError, match="run the same command to go on"):
         api.fit(config, data=data, out=tmp_path / "lost", storage=storage, progress=False)
     killer.join()

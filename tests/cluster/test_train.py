@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from raycondense import api, condense
+from raycondense.cli import main
 from raycondense.configfile import save_config
 from raycondense.errors import ConfigError
 from raycondense.host import LocalHost
@@ -107,6 +109,7 @@ def test_a_driver_that_ended_goes_on_by_the_same_command(
     wait_for_quiet(out)
     assert not (out / "artifact").exists()
     before = len(records(out))
+    environment["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.1"
     again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert again.returncode == 0, again.stderr
     assert "artefact:" in again.stdout
@@ -117,25 +120,16 @@ def test_a_driver_that_ended_goes_on_by_the_same_command(
         assert torch.equal(value, published(out)[name]), name
     # Once more: it is finished, so nothing starts.
     started = time.monotonic()
-    third = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
-    assert third.returncode == 0, third.stderr
-    assert time.monotonic() - started < 20
+    assert main(command[3:]) == 0
+    assert time.monotonic() - started < 10
     assert records(out)[before:] == resumed
 
 
+@pytest.mark.long
 def test_a_mistake_found_by_a_worker_is_told_in_one_line(digits: Path, ray_session: None, tmp_path: Path) -> None:
     config = settings(**{"initialise.method": "gan", "initialise.gan_batch": 1, "cluster.max_failures": 0})
     with pytest.raises(ConfigError, match=r"initialise.gan_batch: found 1, valid: 2 \(the workers\) or more"):
         api.fit(config, data=digits / "train.beton", out=tmp_path, progress=False)
-
-
-def test_ffcv_reads_where_it_imports(digits: Path, ray_session: None, tmp_path: Path) -> None:
-    """The default loader, in real workers: each log record says what read."""
-    pytest.importorskip("ffcv")
-    small = {"condense.images": 224, "initialise.steps": 2, "extractors.pool_size": 2, "data.loader": "auto"}
-    api.fit(settings(**small), data=digits / "train.beton", out=tmp_path, progress=False)
-    read_by = {r["stage"]: r.get("loader") for r in records(tmp_path)}
-    assert read_by == {"pool": "ffcv", "reconstruct": None, "condense": "ffcv"}
 
 
 def test_more_workers_than_cpus_are_refused(ray_session: None, tmp_path: Path, digits: Path) -> None:
@@ -148,7 +142,9 @@ def test_more_workers_than_cpus_are_refused(ray_session: None, tmp_path: Path, d
 def test_rays_own_configurations_are_passed_through(digits: Path, ray_session: None, tmp_path: Path) -> None:
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 
-    config = settings(**{"condense.images": 112, "initialise.steps": 2, "extractors.weights": "random", "losses.ce": 0})
+    config = settings(
+        **{"condense.images": 112, "initialise.steps": 2, "extractors.pool_size": 2, "data.loader": "auto"}
+    )
     result = api.fit(
         config,
         data=digits / "train.beton",
@@ -162,4 +158,9 @@ def test_rays_own_configurations_are_passed_through(digits: Path, ray_session: N
     kept = [p.name for p in (tmp_path / "storage" / "mine").iterdir() if "done" in p.name]
     assert kept == ["4-done-000000000"]
     assert not (result.folder / "ray").exists()
+    # The default loader, in a real worker: each log record says what read.
+    reader = "ffcv" if importlib.util.find_spec("ffcv") else "resident"
+    assert {r["stage"]: r.get("loader") for r in records(result.folder)} == {
+        "pool": reader, "reconstruct": None, "condense": reader,
+    }  # fmt: skip
     assert result.artifact.bank(3).images.shape == (30, 3, 8, 8)
