@@ -65,3 +65,12 @@ def wait_for(what: Callable[[], bool], seconds: float = 90.0) -> None:
         if time.monotonic() > end:
             raise TimeoutError(f"after {seconds:g} s: {what}")
         time.sleep(0.05)
+
+
+def tell_when_going_on(folder: Path, after: str) -> float:
+    """Seconds until the next log record; printed for the table of docs/cluster.md (``pytest -rP``)."""
+    since, known = time.monotonic(), len(records(folder))
+    wait_for(lambda: len(records(folder)) > known, 240)
+    seconds = time.monotonic() - since
+    print(f"{after}: training went on after {seconds:.1f} s")
+    return seconds

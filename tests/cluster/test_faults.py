@@ -28,7 +28,15 @@ from raycondense import api, condense
 from raycondense.checkpoint import STATE, find_damage
 from raycondense.errors import RunError
 from raycondense.host import LocalHost
-from raycondense.testing.runs import STEP_IMAGES, images_seen, published, records, settings, wait_for
+from raycondense.testing.runs import (
+    STEP_IMAGES,
+    images_seen,
+    published,
+    records,
+    settings,
+    tell_when_going_on,
+    wait_for,
+)
 from raycondense.testing.wire import Wire
 
 pytestmark = pytest.mark.cluster
@@ -69,15 +77,6 @@ def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-def tell_when_going_on(folder: Path, done: str = "workers killed, checkpoint cut") -> float:
-    """Seconds until the next log record; printed for the table of docs/cluster.md (``pytest -rP``)."""
-    since, known = time.monotonic(), len(records(folder))
-    wait_for(lambda: len(records(folder)) > known, 240)
-    seconds = time.monotonic() - since
-    print(f"{done}: training went on after {seconds:.1f} s")
-    return seconds
-
-
 def scene(name: str, train: Path, out: Path) -> dict[str, Any]:
     """Play a scene of several_nodes.py and return what was seen."""
     script = Path(__file__).with_name("several_nodes.py")
@@ -115,7 +114,7 @@ def test_a_checkpoint_cut_in_half_is_passed_over(
         harmed.append(newest.name)
         for worker in workers:
             worker.kill()
-        tell_when_going_on(tmp_path)
+        tell_when_going_on(tmp_path, "workers killed, checkpoint cut")
 
     thread = threading.Thread(target=harm)
     thread.start()
@@ -169,17 +168,20 @@ def wire(s3: Any) -> Iterator[Wire]:
 
 
 def run_on_s3(
-    s3: Any, wire: Wire, digits: Path, out: Path, forbidden: bytes | None, seconds: float
+    s3: Any, wire: Wire, digits: Path, out: Path, forbidden: str, seconds: float, *, everything: bool = False
 ) -> tuple[float, float]:
-    """A run whose storage cannot be reached for a while; how long it was, and how long training took to go on."""
+    """A run whose storage cannot be reached for a while; how long it was, and how long training took to go on.
+
+    What is asked for a file whose name holds ``forbidden`` is cut off, and ``everything`` from then on.
+    """
     times: list[float] = []
 
     def harm() -> None:
         wait_for(lambda: images_seen(out) >= 20 * STEP_IMAGES, 600)
-        if forbidden is None:
-            wire.cut()
-        wire.forbidden = forbidden
+        wire.forbidden = forbidden.encode()
         wait_for(lambda: wire.cut_off > 0, 120)
+        if everything:
+            wire.cut()
         began = time.monotonic()
         time.sleep(seconds)
         wire.forbidden = None
@@ -212,8 +214,8 @@ def test_storage_out_of_reach_is_waited_for(
     unbroken: Path, digits: Path, ray_session: None, tmp_path: Path, s3: Any, wire: Wire,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    """Twenty seconds without S3: nothing is lost, and nothing is done twice."""
-    gone, _ = run_on_s3(s3, wire, digits, tmp_path, None, 20)
+    """Twenty seconds without S3 from a checkpoint on: nothing is lost, and nothing is done twice."""
+    gone, _ = run_on_s3(s3, wire, digits, tmp_path, STATE, 20, everything=True)
     assert gone >= 20
     told = warnings_in(caplog)
     assert any(" storage cannot be reached, trying again for " in line for line in told), told
@@ -230,7 +232,7 @@ def test_storage_that_fails_ray_itself_is_outlasted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     """Checkpoints arrive and Ray's list of them does not: its controller gives up, and another one goes on."""
-    run_on_s3(s3, wire, digits, tmp_path, b"checkpoint_manager_snapshot", 10)
+    run_on_s3(s3, wire, digits, tmp_path, "checkpoint_manager_snapshot", 10)
     assert any("going on from the last checkpoint in " in line for line in warnings_in(caplog))
     assert repeated(tmp_path) <= 2 * CHECKPOINT_STEPS + 3
     equal(unbroken, tmp_path)

@@ -21,7 +21,7 @@ from raycondense.configfile import save_config
 from raycondense.errors import ConfigError
 from raycondense.host import LocalHost
 from raycondense.state import TrainState
-from raycondense.testing.runs import images_seen, published, records, settings, wait_for
+from raycondense.testing.runs import images_seen, published, records, settings, tell_when_going_on, wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -64,6 +64,7 @@ def test_a_killed_worker_costs_nothing(unbroken: Path, digits: Path, ray_session
         victim = workers[-1]
         victim.send_signal(signal.SIGKILL)
         killed.append(victim.pid)
+        tell_when_going_on(tmp_path, "a worker killed")
 
     thread = threading.Thread(target=kill_one)
     thread.start()
