@@ -6,37 +6,27 @@ import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from raycondense.host import Record
 
 QUIET_SECONDS = 10.0  # between two lines where the output is not a terminal
 
 
-class Display:
-    """Context manager that draws log records and counts of ``(done, total)``.
+class _OnTerminal:
+    """Context manager of what rich draws again and again in its place; draws nothing where there is no terminal."""
 
-    Args:
-        enabled: False draws nothing.
-    """
-
-    def __init__(self, enabled: bool = True) -> None:
-        self._enabled = enabled
+    def __init__(self, enabled: bool) -> None:
+        self._on_terminal = enabled and sys.stderr.isatty()
         self._live: Any = None
-        self._tasks: dict[str, Any] = {}
-        self._printed = 0.0
-        self._started: dict[str, float] = {}
 
-    def __enter__(self) -> Display:
-        if self._enabled and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    def _drawn(self) -> Any:
+        """What rich draws; a context manager."""
+        raise NotImplementedError
 
-            self._live = Progress(
-                TextColumn("{task.description:<12}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
-                TextColumn("{task.fields[note]}"), TimeElapsedColumn(), TimeRemainingColumn(),
-                console=Console(stderr=True),
-            )  # fmt: skip
+    def __enter__(self) -> Self:
+        if self._on_terminal:
+            self._live = self._drawn()
             self._live.__enter__()
         return self
 
@@ -45,6 +35,31 @@ class Display:
     ) -> None:
         if self._live is not None:
             self._live.__exit__(kind, error, trace)
+
+
+class Display(_OnTerminal):
+    """Context manager that draws log records and counts of ``(done, total)``.
+
+    Args:
+        enabled: False draws nothing.
+    """
+
+    def __init__(self, enabled: bool = True) -> None:
+        super().__init__(enabled)
+        self._enabled = enabled
+        self._tasks: dict[str, Any] = {}
+        self._printed = 0.0
+        self._started: dict[str, float] = {}
+
+    def _drawn(self) -> Any:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        return Progress(
+            TextColumn("{task.description:<12}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[note]}"), TimeElapsedColumn(), TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )  # fmt: skip
 
     def record(self, record: Record) -> None:
         """Draw one log record of the loop."""
@@ -78,7 +93,7 @@ class Display:
             )
 
 
-class LiveTable:
+class LiveTable(_OnTerminal):
     """Context manager that draws a table again and again in its place on a terminal; elsewhere it draws nothing.
 
     Args:
@@ -87,24 +102,14 @@ class LiveTable:
     """
 
     def __init__(self, enabled: bool, heads: Sequence[str]) -> None:
+        super().__init__(enabled)
         self._heads = list(heads)
-        self._enabled = enabled and sys.stderr.isatty()
-        self._live: Any = None
 
-    def __enter__(self) -> LiveTable:
-        if self._enabled:
-            from rich.console import Console
-            from rich.live import Live
+    def _drawn(self) -> Any:
+        from rich.console import Console
+        from rich.live import Live
 
-            self._live = Live(console=Console(stderr=True), auto_refresh=False)
-            self._live.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.__exit__(kind, error, trace)
+        return Live(console=Console(stderr=True), auto_refresh=False)
 
     def draw(self, rows: Sequence[Sequence[str]], caption: str) -> None:
         """Draw ``rows`` and what stands below them."""

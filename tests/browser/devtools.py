@@ -73,6 +73,16 @@ class Tab:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
+    def click(self, selector: str) -> None:
+        """Press the mouse on the first element that ``selector`` finds, near its left edge."""
+        x, y = self.evaluate(
+            f"(() => {{ const s = document.querySelector({json.dumps(selector)});"
+            " s.scrollIntoView({block: 'center'});"
+            " const r = s.getBoundingClientRect(); return [r.x + 20, r.y + r.height / 2]; })()"
+        )
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
     def screenshot(self) -> bytes:
         """The page as PNG, also below the window's edge."""
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]

@@ -119,12 +119,7 @@ def test_all_trials_unfold_on_a_click(tab: Tab, sweep_page: str) -> None:
     tab.open(sweep_page, width=390)
     visible = "document.querySelector('[aria-label=\"All trials\"]').checkVisibility()"
     assert tab.evaluate(visible) is False
-    x, y = tab.evaluate(
-        "(() => { const s = document.querySelector('summary'); s.scrollIntoView({block: 'center'});"
-        " const r = s.getBoundingClientRect(); return [r.x + 20, r.y + r.height / 2]; })()"
-    )
-    for kind in ("mousePressed", "mouseReleased"):
-        tab.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+    tab.click("summary")
     assert tab.evaluate(visible) is True
     assert tab.evaluate("document.querySelectorAll('[aria-label=\"All trials\"] tbody tr').length") == SWEEP_TRIALS
 
