@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from provenance import provenance
+from settings import changes
 
 import raycondense
 from raycondense import condense
@@ -148,9 +148,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the artefact and of what students found")
     parser.add_argument("--report", type=Path, help="write the table to this Markdown file as well")
     options = parser.parse_args()
-    changes = {path: yaml.safe_load(value) for path, _, value in (one.partition("=") for one in options.set)}
     fixed = {"seed": options.seed, "codebook.ipc": options.ipc, "cluster.workers": 0, "evaluation.baselines": BASELINES}
-    config = resolve_for_data(override(get_preset(options.preset), {**changes, **fixed}), options.data)
+    config = resolve_for_data(override(get_preset(options.preset), {**changes(options.set), **fixed}), options.data)
     fitted = fit(config, options.data, options.out, options.device, options.budget)
     steps: dict[int, int] = {}
     rows: list[Row] = []

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from provenance import provenance
+from settings import changes
 
 BINS = ((0.001, 0.01), (0.01, 0.1), (0.1, 1.0), (1.0, 10.0), (10.0, 100.0))
 HEADS = ("search", "sweeps", "trials", "complete", "preset", "chosen", "preset test", "test", "gain", "better")
@@ -48,7 +49,7 @@ def main() -> None:
     parser.add_argument("--report", type=Path, help="Markdown file to write, its figure beside it")
     arguments = parser.parse_args()
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    overrides = _overrides(arguments.set)
+    overrides = changes(arguments.set)
     sockets = tempfile.mkdtemp(prefix="rb", dir="/tmp")
     import ray
 
@@ -186,12 +187,6 @@ def _figure(arguments: argparse.Namespace, path: Path) -> None:
         axes.tick_params(labelsize=8)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
-
-
-def _overrides(words: list[str]) -> dict[str, Any]:
-    import yaml
-
-    return {name: yaml.safe_load(value) for name, _, value in (word.partition("=") for word in words)}
 
 
 def _folder(arguments: argparse.Namespace, search: str, seed: int) -> Path:

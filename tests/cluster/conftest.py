@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from raycondense import api
+from raycondense.background import repeated
 from raycondense.testing.runs import settings
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], set[float]]
@@ -37,28 +37,21 @@ def scraped(interval: float = 0.25) -> Iterator[Series]:
     node = ray.nodes()[0]
     url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
     found: Series = {}
-    ended = threading.Event()
 
     def scrape() -> None:
-        while not ended.wait(interval):
-            try:
-                with urllib.request.urlopen(url, timeout=5) as answer:
-                    text = answer.read().decode()
-            except (urllib.error.URLError, TimeoutError):
-                continue
-            for family in text_string_to_metric_families(text):
-                for sample in family.samples:
-                    if "raycondense" in sample.name:
-                        labels = frozenset((k, v) for k, v in sample.labels.items() if k in LABELS)
-                        found.setdefault((sample.name, labels), set()).add(sample.value)
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                text = answer.read().decode()
+        except (urllib.error.URLError, TimeoutError):
+            return
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if "raycondense" in sample.name:
+                    labels = frozenset((k, v) for k, v in sample.labels.items() if k in LABELS)
+                    found.setdefault((sample.name, labels), set()).add(sample.value)
 
-    thread = threading.Thread(target=scrape)
-    thread.start()
-    try:
+    with repeated(scrape, interval):
         yield found
-    finally:
-        ended.set()
-        thread.join()
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,6 @@ ROOT = Path(__file__).resolve().parents[2]
 CLUSTERS = ROOT / "clusters"
 SCHEMAS = Path(__file__).parent / "schemas"
 LAUNCHED = {"aws": ROOT / "cluster.yaml", "gcp": CLUSTERS / "gcp.yaml", "local": CLUSTERS / "onprem.yaml"}
-# Read here: the fixture that neutralises the environment takes the variable away from tests.
 COMMANDS = (
     "initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands",
     "head_start_ray_commands", "worker_start_ray_commands",
