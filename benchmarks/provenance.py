@@ -1,4 +1,4 @@
-"""What every committed table ends with: the command that made it, and the machine that it ran on."""
+"""What every committed table ends with: the command that made it, its revision, and the machine that it ran on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from raycondense.artifact.recipe import git_revision
 from raycondense.data.cpus import usable_cpus
 
 
@@ -20,7 +21,7 @@ def cpu_name() -> str:
 
 
 def provenance(*more: str, device: str = "cpu", threads: int | None = None) -> list[str]:
-    """Lines of Markdown: the command line of this process, then processor, CPUs and versions.
+    """Lines of Markdown: the command line of this process, then processor, CPUs, versions and git revision.
 
     Args:
         more: sentences that follow.
@@ -30,5 +31,6 @@ def provenance(*more: str, device: str = "cpu", threads: int | None = None) -> l
     gpu = f"{torch.cuda.get_device_name(device)}; " if torch.device(device).type == "cuda" else ""
     cpus = f"{usable_cpus()} CPUs" if threads is None else f"{threads} of {usable_cpus()} CPUs"
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    versions += f"; revision {(git_revision() or 'unknown')[:12]}"
     machine = " ".join([f"{gpu}{cpu_name()}, {cpus}; {versions}.", *more])
     return ["", f"`{shlex.join(['python', *sys.argv])}`", "", machine, ""]

@@ -1,138 +1,204 @@
-"""What images are worth at equal wall-clock time: ours against pixel DM, medoids and random real images.
+"""What images are worth at equal wall-clock time: ours against pixel DM, a DiM-style GAN, medoids and random images.
 
-Ours takes the budget once, for all banks and with its initialisation; pixel DM takes it anew for every number of images
-per class. How many steps fit into it is measured first, so the device should be doing nothing else. All rows are
-judged by the same students, on the images of ``--test``: to choose settings, name the ``-val`` beton there::
+For every number of images per class each method has the budget once, with its initialisation: ours, pixel DM, pixel DM
+with as many small images in the place of each as ours has (``codebook.factor``), and a GAN with logit matching in the
+manner of DiM (which has it once for all banks). All rows are judged by the same students with the same recipe and
+number of steps, on the images of ``--test``: to choose settings, name the ``-val`` beton there::
 
-    raycondense prepare fashion_mnist/train-*.parquet f/train.beton --resolution 16 --val-fraction 0.1
-    raycondense prepare fashion_mnist/test-*.parquet f/test.beton --resolution 16 --split test
-    python benchmarks/quality.py --preset fashion_mnist --data f/train.beton --test f/test.beton --budget 10m \\
-        --set data.resolution=16 --out runs/quality/fashion --report docs/results/quality-fashion.md
+    raycondense prepare 'cifar10/train-*.parquet' c16/train.beton --resolution 16 --val-fraction 0.1
+    raycondense prepare cifar10 c16/test.beton --resolution 16 --split test
+    python benchmarks/quality.py --preset cifar10_16 --data c16/train.beton --test c16/test.beton --budget 2m \\
+        --bank-set 50:codebook.factor=1 --out runs/quality/cifar10 --report docs/results/quality-cifar10.md
 
 Stopped at any time, the same command goes on: a condensation that had not ended begins again (or its time would not
-be one budget), students that had ended are kept.
+be one budget), students that had ended are kept. Ours is measured first, so the device should be doing nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import re
-import shutil
+import functools
 import sys
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from dim import NoiseStream, fit_dim, noise_bank
+from equal_time import fit, once, pixel_steps, seconds_of
 from provenance import provenance
+from safetensors.torch import load_file, save_file
 from settings import changes
 
 import raycondense
-from raycondense import condense
 from raycondense.api.fitting import resolve_for_data
 from raycondense.config import Config
-from raycondense.configfile import config_to_dict, override
-from raycondense.errors import ConfigError, RaycondenseError
-from raycondense.evaluation.methods import METHOD_NAMES
-from raycondense.evaluation.pixel_dm import pixel_dm
-from raycondense.evaluation.result import Row
-from raycondense.host import LocalHost, Record
+from raycondense.configfile import override
+from raycondense.data.normalize import Normalize
+from raycondense.data.sidecar import Sidecar
+from raycondense.errors import RaycondenseError
+from raycondense.evaluation.methods import METHOD_NAMES, OURS, SMALL
+from raycondense.evaluation.score import score_on_test_split
+from raycondense.evaluation.train import TrainingSet, train_student
+from raycondense.models import Generator
 from raycondense.presets import get_preset
-from raycondense.publish import publish
-from raycondense.storage import read_json, write_json, write_text
+from raycondense.seeds import derive_seed
+from raycondense.storage import write_json, write_text
 
-PROBE_STEPS = 12
-"""Steps of the short run that tells how many fit into the budget; the first half only warms up."""
 BASELINES = ("random", "kmeans", "pixel-dm", "initial-codes")
-UNITS = {"s": 1, "m": 60, "h": 3600}
+ORDER = (OURS, "pixel-dm", "pixel-dm-small", "kmeans", "kmeans-small", "random", "initial-codes", "dim")
+NAMES = METHOD_NAMES | {"dim": "GAN, logits matched"}
+Cells = dict[tuple[str, str, int], tuple[float, float]]
+"""(method, accounting, images per class) → mean accuracy in [0, 1] and standard deviation over students."""
 
 
-def seconds_of(text: str) -> float:
-    """``"90s"``, ``"10m"`` or ``"1.5h"`` in seconds."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
-    if match is None or not float(match[1]):
-        raise argparse.ArgumentTypeError(f"found {text!r}, valid: a time such as 90s, 10m or 1h")
-    return float(match[1]) * UNITS[match[2]]
+class Benchmark:
+    """The work of one table.
 
+    Args:
+        options: the command line's.
+    """
 
-def fit(config: Config, train: Path, out: Path, device: str, budget: float) -> dict[str, Any]:
-    """Condense for ``budget`` seconds into ``out/artifact``; what was done, also of an earlier call."""
-    done = out / "fit.json"
-    description = {"config": config_to_dict(config), "budget": budget, "device": device}
-    if done.is_file():
-        found: dict[str, Any] = read_json(done)
-        if found["description"] != json.loads(json.dumps(description)):
-            raise ConfigError(f"{done}: other settings, another budget or device; name another folder with --out")
-        return found
-    seen: list[tuple[float, int]] = []
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        fixed = {"seed": options.seed, "cluster.workers": 0, "evaluation.baselines": []}
+        self.base = override(get_preset(options.preset), {**changes(options.set), **fixed})
+        self.test = Sidecar.load(options.test)
+        self.train = Sidecar.load(options.data)
+        self.cells: Cells = {}
+        self.facts: list[dict[str, Any]] = []
 
-    def note(record: Record) -> None:
-        if record["stage"] == "condense":
-            seen.append((time.perf_counter(), int(record["images"])))
+    def config(self, ipc: int) -> Config:
+        """Settings of the run with one bank of ``ipc`` images per class."""
+        prefix = f"{ipc}:"
+        own = changes([word.removeprefix(prefix) for word in self.options.bank_set if word.startswith(prefix)])
+        return resolve_for_data(override(self.base, {**own, "codebook.ipc": [ipc]}), self.options.data)
 
-    most = config.condense.real_per_class * config.condense.classes_per_step
-    probe = override(config, {"condense.images": PROBE_STEPS * most, "condense.log_images": 1})
-    # What a process does once (imports, kernels, caches) is not of the method.
-    short = {"initialise.steps": 1, "initialise.gan_images": 1, "extractors.train_steps": 1}
-    _condense(override(probe, short), train, out / "probe", device)
-    begun = time.perf_counter()
-    _condense(probe, train, out / "probe", device, note)
-    step_images = seen[0][1]
-    (first, few), (last, many) = seen[len(seen) // 2 - 1], seen[-1]
-    rate = (many - few) / (last - first)
-    before = first - begun - few / rate
-    images = int(rate * (budget - before)) // step_images * step_images
-    if images < step_images:
-        raise ConfigError(
-            f"--budget: found {budget:g} s, valid: more than the {before:.0f} s that initialisation takes"
-        )
-    print(f"initialisation {before:.0f} s, then {rate:.0f} real images/s: {images // step_images} steps", flush=True)
+    def bank(self, ipc: int) -> None:
+        """Condense for one number of images per class and judge all rows but the GAN's."""
+        options, config = self.options, self.config(ipc)
+        out = options.out / f"ipc-{ipc}"
+        fitted = fit(config, options.data, out, options.device, options.budget)
+        self.facts.append({"ipc": ipc, "factor": config.codebook.factor, **fitted})
+        self._evaluate(out, config, ipc, accountings=("bank",), baselines=[n for n in BASELINES if n != "pixel-dm"])
+        self._evaluate(out, config, ipc, accountings=("stream",))
+        for method, factor in (("pixel-dm", 1), ("pixel-dm-small", config.codebook.factor)):
+            if method == "pixel-dm" or factor > 1:
+                steps = self._pixel_steps(out / f"{method}.json", config, ipc, factor)
+                self.facts[-1][method] = steps
+                extra = ["kmeans-small"] if method in SMALL else []
+                self._evaluate(
+                    out, config, ipc, accountings=("bank",), baselines=[method, *extra], pixel_dm_steps=steps
+                )
 
-    begun = time.perf_counter()
-    state = _condense(override(config, {"condense.images": images}), train, out / "run", device)
-    seconds = time.perf_counter() - begun
-    publish(state, train, out / "artifact")
-    found = {"description": description, "seconds": seconds, "steps": images // step_images}
-    write_json(done, found)
-    return found
+    def _pixel_steps(self, file: Path, config: Config, ipc: int, factor: int) -> int:
+        options = self.options
 
+        def count() -> dict[str, Any]:
+            return {"steps": pixel_steps(config, options.data, ipc, factor, options.device, options.budget)}
 
-def _condense(config: Config, train: Path, folder: Path, device: str, note: Any = None) -> Any:
-    shutil.rmtree(folder, ignore_errors=True)
-    return condense.run(config, train, LocalHost(folder, device=device, on_log=note))
+        return int(once(file, {"ipc": ipc, "factor": factor, "budget": options.budget}, count)["steps"])
 
-
-def pixel_steps(config: Config, train: Path, ipc: int, device: str, budget: float) -> int:
-    """Steps of pixel DM that fit into the budget; reading the real images is not counted."""
-
-    def seconds(steps: int) -> float:
-        begun, settings = time.perf_counter(), config.evaluation
-        pixel_dm(
-            train, ipc=ipc, steps=steps, lr=settings.pixel_dm_lr, real_per_class=settings.pixel_dm_real,
-            width=settings.width, augment=settings.augment, seed=0, resolution=config.data.resolution, device=device,
+    def _evaluate(self, out: Path, config: Config, ipc: int, **settings: Any) -> None:
+        options, judge = self.options, dataclasses.replace(config.evaluation, **settings)
+        found = raycondense.evaluate(
+            out / "artifact", options.test, config=judge, ipc=[ipc], train_data=options.data, device=options.device,
+            store=options.out / "store", save=False,
         )  # fmt: skip
-        return time.perf_counter() - begun
+        for row in found.rows:
+            self.cells[row.method, row.accounting, ipc] = (row.accuracy, row.std or 0.0)
 
-    seconds(1)
-    short, long = seconds(1), seconds(1 + PROBE_STEPS)
-    return max(1, int(budget * PROBE_STEPS / max(long - short, 1e-9)))
+    def gan(self) -> None:
+        """Train the DiM-style generator and judge it as banks and as streams."""
+        options, config = self.options, self.config(options_ipc := self.options.ipc[-1])
+        out, weights = options.out / "dim", options.out / "dim" / "generator.safetensors"
+        generator = Generator(
+            config.generator, num_classes=self.train.num_classes, latent_dim=config.codebook.dim,
+            resolution=config.data.resolution,
+        ).to(options.device)  # fmt: skip
+
+        def train() -> dict[str, Any]:
+            made, facts = fit_dim(config, options.data, out / "run", options.device, options.budget)
+            out.mkdir(parents=True, exist_ok=True)
+            save_file({name: tensor.cpu() for name, tensor in made.state_dict().items()}, weights)
+            return facts
+
+        facts = once(out / "fit.json", {"budget": options.budget, "ipc": options_ipc}, train)
+        self.facts.append({"dim": facts})
+        generator.load_state_dict(load_file(weights, device=str(options.device)))
+        dim, classes = config.codebook.dim, self.train.num_classes
+        for ipc in options.ipc:
+            bank = noise_bank(generator, dim, classes, ipc, seed=options.seed)
+            stream = NoiseStream(generator, dim, classes, classes * ipc, seed=options.seed)
+            sets: list[tuple[str, TrainingSet]] = [("bank", bank), ("stream", stream)]
+            for accounting, images in sets:
+                done = out / f"{accounting}-{ipc}.json"
+                description = {"students": config.evaluation.students}
+                mean, std = once(done, description, functools.partial(self._students, config, images))["accuracy"]
+                self.cells["dim", accounting, ipc] = (mean, std)
+
+    def _students(self, config: Config, images: TrainingSet) -> dict[str, Any]:
+        accuracies = []
+        normalize = Normalize(self.train.mean, self.train.std)
+        for student in range(config.evaluation.students):
+            trained = train_student(
+                images, config.evaluation, architecture="convnet", num_classes=self.train.num_classes,
+                normalize=normalize, seed=derive_seed("dim student", student), device=self.options.device,
+            )  # fmt: skip
+            score = score_on_test_split(
+                trained.model, self.options.test, classes=self.test.classes, resolution=config.data.resolution,
+                normalize=normalize, device=self.options.device, who="dim",
+            )  # fmt: skip
+            accuracies.append(score.accuracy)
+        found = torch.tensor(accuracies, dtype=torch.float64)
+        return {"accuracy": [float(found.mean()), float(found.std()) if len(found) > 1 else 0.0]}
 
 
-def table(rows: list[Row], fitted: dict[str, Any], steps: dict[int, int]) -> str:
-    """Accuracy by method and images per class; what ours has more, in points."""
-    banks = sorted(steps)
-    found = {(row.method, row.ipc): row for row in rows}
+def table(cells: Cells, banks: Sequence[int]) -> list[str]:
+    """Accuracy by method, accounting and images per class, and what ours has more in the same accounting."""
     heads = [f"IPC {ipc}" for ipc in banks] + [f"ours less it, IPC {ipc}" for ipc in banks]
-    lines = [f"| method | {' | '.join(heads)} | steps |", f"|---|{'---:|' * (len(heads) + 1)}"]
-    for method in ("raycondense", *BASELINES):
-        cells = [f"{100 * found[method, n].accuracy:.1f} ± {100 * (found[method, n].std or 0):.1f}" for n in banks]
-        less = [100 * (found["raycondense", n].accuracy - found[method, n].accuracy) for n in banks]
-        cells += [f"{gain:+.1f}" if method != "raycondense" else "" for gain in less]
-        own = {"raycondense": f"{fitted['steps']}", "pixel-dm": " / ".join(str(steps[n]) for n in banks)}
-        lines.append(f"| {METHOD_NAMES[method]} | {' | '.join(cells)} | {own.get(method, '')} |")
-    return "\n".join(lines)
+    lines = [f"| method | accounting | {' | '.join(heads)} |", f"|---|---|{'---:|' * len(heads)}"]
+    for accounting in ("bank", "stream"):
+        for method in ORDER:
+            found = [cells.get((method, accounting, ipc)) for ipc in banks]
+            if not any(found):
+                continue
+            texts = ["–" if cell is None else f"{100 * cell[0]:.1f} ± {100 * cell[1]:.1f}" for cell in found]
+            for cell, ipc in zip(found, banks, strict=True):
+                ours = cells.get((OURS, accounting, ipc))
+                shown = cell is not None and ours is not None and method != OURS
+                texts.append(f"{100 * (ours[0] - cell[0]):+.1f}" if shown and ours and cell else "")
+            lines.append(f"| {NAMES[method]} | {accounting} | {' | '.join(texts)} |")
+    return lines
+
+
+def report(benchmark: Benchmark) -> str:
+    """The table and what belongs to it, in Markdown."""
+    options = benchmark.options
+    judge = benchmark.base.evaluation
+    work = []
+    for fact in benchmark.facts:
+        if "dim" in fact:
+            work.append(f"GAN {fact['dim']['gan_steps']:.0f} steps, then {fact['dim']['steps']:.0f} of logits.")
+            continue
+        small = f", pixel DM small {fact['pixel-dm-small']}" if "pixel-dm-small" in fact else ""
+        work.append(
+            f"IPC {fact['ipc']} (codebook.factor {fact['factor']}): ours {fact['seconds']:.0f} s, "
+            f"{fact['initialisation']:.0f} of them initialisation, {fact['steps']} steps; pixel DM {fact.get('pixel-dm')} steps{small}."
+        )
+    chosen = [*options.set, *options.bank_set]
+    preset = f"{options.preset}{' with ' + ', '.join(chosen) if chosen else ''}"
+    recipe = (
+        f"{judge.optimizer} {judge.lr:g} {judge.lr_schedule}, batch {judge.batch}, at most {judge.epochs} epochs and "
+        f"{judge.max_steps or 'any number of'} steps, ConvNet of width {judge.width}"
+    )
+    return "\n".join([
+        f"Budget {options.budget:g} s a row. Preset {preset}, seed {options.seed}. Accuracy in % on the {benchmark.test.num_images} images of `{options.test.name}` (split "
+        f"{benchmark.test.split}), mean ± standard deviation of {judge.students} students ({recipe}; the same for all "
+        "rows).", "", *table(benchmark.cells, options.ipc), "", *[f"- {line}" for line in work],
+        *provenance(device=options.device),
+    ])  # fmt: skip
 
 
 def main() -> None:
@@ -140,36 +206,29 @@ def main() -> None:
     parser.add_argument("--preset", required=True)
     parser.add_argument("--data", type=Path, required=True, help="beton of the training images")
     parser.add_argument("--test", type=Path, required=True, help="beton that students are scored on")
-    parser.add_argument("--budget", type=seconds_of, default=600.0, help="wall-clock time, such as 90s or 10m")
+    parser.add_argument("--budget", type=seconds_of, default=600.0, help="wall-clock time of a row, such as 90s or 10m")
     parser.add_argument("--ipc", type=int, nargs="+", default=[1, 10, 50])
     parser.add_argument("--set", nargs="*", default=[], metavar="PATH=VALUE", help="settings, values as YAML")
+    parser.add_argument(
+        "--bank-set", nargs="*", default=[], metavar="IPC:PATH=VALUE", help="settings of one bank's run"
+    )
+    parser.add_argument("--no-dim", action="store_true", help="leave the GAN out")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the artefact and of what students found")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the artefacts and of what students found")
     parser.add_argument("--report", type=Path, help="write the table to this Markdown file as well")
     options = parser.parse_args()
-    fixed = {"seed": options.seed, "codebook.ipc": options.ipc, "cluster.workers": 0, "evaluation.baselines": BASELINES}
-    config = resolve_for_data(override(get_preset(options.preset), {**changes(options.set), **fixed}), options.data)
-    fitted = fit(config, options.data, options.out, options.device, options.budget)
-    steps: dict[int, int] = {}
-    rows: list[Row] = []
+    benchmark = Benchmark(options)
     for ipc in options.ipc:
-        counted = options.out / f"pixel-dm-{ipc}.json"
-        if not counted.is_file():
-            write_json(counted, pixel_steps(config, options.data, ipc, options.device, options.budget))
-        steps[ipc] = read_json(counted)
-        judge = dataclasses.replace(config.evaluation, pixel_dm_steps=steps[ipc])
-        rows += raycondense.evaluate(
-            options.out / "artifact", options.test, config=judge, ipc=[ipc], train_data=options.data,
-            device=options.device, store=options.out / "store", save=False,
-        ).rows  # fmt: skip
-    text = "\n".join([
-        f"Budget {options.budget:g} s; ours took {fitted['seconds']:.0f} s. Preset {options.preset}"
-        f"{' with ' + ', '.join(options.set) if options.set else ''}, seed {options.seed}; bank accounting, "
-        f"{config.evaluation.students} students a row ({config.evaluation.protocol} protocol). Accuracy in % on "
-        f"`{options.test.name}`.", "", table(rows, fitted, steps), *provenance(device=options.device),
-    ])  # fmt: skip
+        benchmark.bank(ipc)
+        print("\n".join(table(benchmark.cells, [ipc])), flush=True)
+    if not options.no_dim:
+        benchmark.gan()
+    text = report(benchmark)
     print(text)
+    cells = [dict(zip(("method", "accounting", "ipc", "accuracy", "std"), (*k, *v), strict=True))
+             for k, v in benchmark.cells.items()]  # fmt: skip
+    write_json(options.out / "table.json", {"cells": cells, "facts": benchmark.facts})
     if options.report is not None:
         write_text(options.report, f"# Quality at equal time: {options.preset}\n\n{text}")
 

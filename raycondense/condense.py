@@ -46,19 +46,27 @@ def run(config: Config, train: Path, host: Host) -> TrainState:
         if folder is not None:
             state.load(folder)
             logger.info("going on from checkpoint %s (%s images into %s)", folder.name, state.images, state.stage)
+    advance(config, train, state, host, until="done")
+    return state
+
+
+def advance(config: Config, train: Path, state: TrainState, host: Host, *, until: str) -> None:
+    """Carry out the stages from where ``state`` is to the beginning of ``until``, with a checkpoint after each.
+
+    Arguments and errors are those of `run`; ``until`` is one of `raycondense.state.STAGES` that the run goes through.
+    """
     works: dict[str, Callable[[Config, Path, TrainState, Host, Progress], None]] = {
         "pool": train_pool,
         "gan": pretrain_gan,
         "reconstruct": fit_reconstruction,
         "condense": condense,
     }
-    while state.stage != "done":
+    while state.stage != until:
         works[state.stage](config, train, state, host, Progress(config, state, host))
         if state.stage == "reconstruct":
             state.average.load_state_dict(state.model.state_dict())
         state.next_stage()
         host.save_checkpoint(state.name, state.save)
-    return state
 
 
 def condense(config: Config, train: Path, state: TrainState, host: Host, progress: Progress) -> None:

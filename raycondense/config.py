@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_type_hints
 from raycondense.errors import ConfigError
 
 RESOLUTIONS = (8, 16, 32, 64, 128, 256)
+FACTORS = (1, 2, 4)
 AUGMENTATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
 ACCOUNTINGS = ("bank", "bytes", "stream")
 
@@ -98,6 +99,9 @@ class CodebookConfig:
     ipc: tuple[int, ...] = (10,)
     """Images per class of each bank that the artefact can decode, ascending. Every bank has codes of its own
     (codes are cheap) and shares the generator: (1, 10) keeps 11 codes a class."""
+    factor: int = 1
+    """Multi-formation (IDC, arXiv 2205.14959): in the place of each image a bank keeps factor x factor images of a
+    `factor`-th of the side, each with a code of its own. They are enlarged again before they are used."""
     dim: int = 64
     """Numbers in one code."""
     init_std: float = 1.0
@@ -106,13 +110,18 @@ class CodebookConfig:
     def __post_init__(self) -> None:
         ok = bool(self.ipc) and all(k >= 1 for k in self.ipc) and list(self.ipc) == sorted(set(self.ipc))
         _require(ok, "codebook.ipc", self.ipc, "one or more different numbers, 1 or more, ascending")
+        _require(self.factor in FACTORS, "codebook.factor", self.factor, ", ".join(map(str, FACTORS)))
         _require(self.dim >= 1, "codebook.dim", self.dim, "1 or more")
         _require(self.init_std > 0, "codebook.init_std", self.init_std, "more than 0")
 
     @property
     def codes_per_class(self) -> int:
         """Codes of one class, all banks together."""
-        return sum(self.ipc)
+        return self.images_per_class(sum(self.ipc))
+
+    def images_per_class(self, ipc: int) -> int:
+        """Images, and codes, of a class in a bank that takes the place of ``ipc`` images: ``ipc factor²``."""
+        return ipc * self.factor**2
 
     def bank_slice(self, ipc: int) -> slice:
         """Positions of the codes of the bank with ``ipc`` images per class in a class's row of codes.
@@ -121,8 +130,8 @@ class CodebookConfig:
             ConfigError: the codebook has no such bank.
         """
         _require(ipc in self.ipc, "ipc", ipc, ", ".join(map(str, self.ipc)))
-        start = sum(k for k in self.ipc if k < ipc)
-        return slice(start, start + ipc)
+        start = self.images_per_class(sum(k for k in self.ipc if k < ipc))
+        return slice(start, start + self.images_per_class(ipc))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -290,7 +299,8 @@ class EvaluationConfig:
         "random", "herding", "kmeans", "pixel-dm", "random-codes", "initial-codes", "whole",
     )  # fmt: skip
     """Rows to compare with, same recipe: real images (random, herding, k-means medoids, all), images condensed pixel by
-    pixel (DM), and the run's generator before condensation with random codes and with its first codes."""
+    pixel (DM), and the run's generator before condensation with random codes and with its first codes. random-small,
+    kmeans-small and pixel-dm-small keep as many small images in the place of one as ``codebook.factor`` does."""
     students: int = 5
     """Students (seeds) of each architecture; accuracy is their mean and standard deviation."""
     width: int = 128
@@ -428,6 +438,12 @@ class Config:
         plain = self.name.isprintable() and "/" not in self.name and not self.name.startswith(".")
         _require(plain and 0 < len(self.name) <= 100, "name", self.name, "1 to 100 characters of a file's name")
         _require(self.seed >= 0, "seed", self.seed, "0 or more")
+        smallest = RESOLUTIONS[0] * self.codebook.factor
+        _require(
+            self.data.resolution >= smallest, "data.resolution", self.data.resolution,
+            f"{smallest} or more with codebook.factor {self.codebook.factor}: generated images have "
+            f"{RESOLUTIONS[0]} px or more",
+        )  # fmt: skip
         if self.losses.realism > 0:
             _require(
                 self.initialise.method == "gan", "losses.realism", self.losses.realism,

@@ -48,6 +48,7 @@ class CondensedModel(nn.Module):
             num_classes=num_classes,
             latent_dim=config.codebook.dim,
             resolution=config.data.resolution,
+            factor=config.codebook.factor,
             seed=seed,
         )
         self.codebook = Codebook(config.codebook, num_classes, seed=seed)

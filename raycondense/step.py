@@ -150,8 +150,8 @@ class CondenseStep:
         for ipc in codebook.ipc:
             bank = codebook.bank_slice(ipc)
             chosen = torch.arange(bank.start, bank.stop)
-            if wanted and wanted < ipc:
-                chosen = chosen[torch.randperm(ipc, generator=random)[:wanted].sort().values]
+            if wanted and wanted < len(chosen):
+                chosen = chosen[torch.randperm(len(chosen), generator=random)[:wanted].sort().values]
             positions.append(chosen)
             banks.append(slice(start, start + len(chosen)))
             start += len(chosen)

@@ -266,7 +266,8 @@ def export(words: list[str]) -> int:
     artifact = load(flags.artifact)
     ipc = flags.ipc if flags.ipc is not None else max(artifact.ipcs)
     run(artifact, flags.out, ipc)
-    print(f"{flags.out}: {artifact.num_classes * ipc} images, {ipc} a class")
+    images = artifact.config.codebook.images_per_class(ipc)
+    print(f"{flags.out}: {artifact.num_classes * images} images, {images} a class")
     return 0
 
 

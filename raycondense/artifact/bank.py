@@ -26,7 +26,8 @@ class BankDataset(Dataset[tuple[Any, int]]):
         images: uint8 [N, 3, R, R], before ``transform`` and standardisation.
         labels: int64 [N].
         classes: names; label c is ``classes[c]``.
-        ipc: images per class.
+        ipc: images per class that the bank is counted as.
+        factor: in the place of each of them are factor² images of a ``factor``-th of the side, enlarged.
         mean: of each channel of the real images / 255.
         std: of each channel of the real images / 255.
         transform: as given.
@@ -40,13 +41,14 @@ class BankDataset(Dataset[tuple[Any, int]]):
         *,
         classes: tuple[str, ...],
         ipc: int,
+        factor: int = 1,
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
         transform: Transform | None = None,
         normalize: bool = True,
     ) -> None:
         self.images, self.labels = images, labels
-        self.classes, self.ipc, self.mean, self.std = classes, ipc, mean, std
+        self.classes, self.ipc, self.factor, self.mean, self.std = classes, ipc, factor, mean, std
         self.transform, self.normalize = transform, normalize
         self._present = Presentation(mean, std, transform=transform, normalize=normalize)
 
@@ -55,6 +57,11 @@ class BankDataset(Dataset[tuple[Any, int]]):
         """Number of classes: what a network's output has to have."""
         return len(self.classes)
 
+    @property
+    def images_per_class(self) -> int:
+        """Images of each class: ``ipc``, or with a ``factor`` as many small ones as take their place."""
+        return self.ipc * self.factor**2
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -62,7 +69,7 @@ class BankDataset(Dataset[tuple[Any, int]]):
         return self._present(self.images[index]), int(self.labels[index])
 
     def __repr__(self) -> str:
-        return f"BankDataset({len(self)} images, {self.ipc} per class, {self.images.shape[-1]} px)"
+        return f"BankDataset({len(self)} images, {self.images_per_class} per class, {self.images.shape[-1]} px)"
 
 
 class Presentation:

@@ -74,6 +74,7 @@ def _front_matter() -> str:
 
 def _usage(artifact: Artifact) -> list[str]:
     ipc = artifact.ipcs[-1]
+    images = artifact.config.codebook.images_per_class(ipc)
     return [
         "## Use",
         "",
@@ -81,7 +82,7 @@ def _usage(artifact: Artifact) -> list[str]:
         "",
         "```python",
         "import raycondense, torch, torchvision",
-        f'bank = raycondense.load("path/to/this/folder").bank({ipc})  # {ipc} images per class, standardised tensors',
+        f'bank = raycondense.load("path/to/this/folder").bank({ipc})  # {images} images a class, standardised tensors',
         "student = torchvision.models.resnet18(num_classes=bank.num_classes)",
         "optimizer = torch.optim.AdamW(student.parameters())",
         "for epoch in range(100):",

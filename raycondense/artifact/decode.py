@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from raycondense.models import Generator
+from raycondense.models.generator import enlarge
 
 _CHUNK_PIXELS = 64 * 64 * 64
 
@@ -46,7 +47,7 @@ def decode_chunk(generator: Generator, codes: Tensor, labels: Tensor) -> Tensor:
         uint8 [n, 3, R, R], on the same device.
     """
     with exact(codes.device):
-        return to_uint8(generator(codes, labels))
+        return enlarge_uint8(to_uint8(generator.native(codes, labels)), generator.factor)
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -54,21 +55,29 @@ def to_uint8(images: Tensor) -> Tensor:
     return (images.float() * 255).round().clamp(0, 255).to(torch.uint8)
 
 
+def enlarge_uint8(kept: Tensor, factor: int) -> Tensor:
+    """Images of a bank with ``codebook.factor``: uint8 [N, 3, R/factor, R/factor] to uint8 [N, 3, R, R].
+
+    A bank is counted as what has to be kept, so its images are rounded before they are enlarged.
+    """
+    return kept if factor == 1 else to_uint8(enlarge(kept.float() / 255, factor))
+
+
 def decode_grid(generator: Generator, codes: Tensor, wanted: Tensor, *, resolution: int) -> Tensor:
     """Images of a bank, all or some, in any order: each has the same bits as in the whole bank.
 
     Args:
         generator: makes float images in [0, 1].
-        codes: float [C, K, d], the bank's codes, on the generator's device.
+        codes: float [C, K, d], the bank's K codes of each class, on the generator's device.
         wanted: int64 [n], positions ``label * K + k`` of the wanted images, on the CPU.
         resolution: side R of the images.
 
     Returns:
         uint8 [n, 3, R, R] on the CPU.
     """
-    classes, ipc, _ = codes.shape
+    classes, per_class, _ = codes.shape
     flat, size = codes.flatten(0, 1), chunk_size(resolution)
-    labels = torch.arange(classes, device=codes.device).repeat_interleave(ipc)
+    labels = torch.arange(classes, device=codes.device).repeat_interleave(per_class)
     images = torch.empty(len(wanted), 3, resolution, resolution, dtype=torch.uint8)
     for chunk in torch.unique(wanted // size).tolist():
         here = torch.nonzero(wanted // size == chunk).flatten()

@@ -81,7 +81,7 @@ def _folder(bank: BankDataset, target: Path) -> None:
         for label, name in enumerate(folder_names(bank.classes)):
             place = temporary / name
             place.mkdir()
-            for number, image in enumerate(bank.images[label * bank.ipc : (label + 1) * bank.ipc]):
+            for number, image in enumerate(bank.images[bank.labels == label]):
                 (place / f"{number:05d}.png").write_bytes(encode_png(image))
 
 

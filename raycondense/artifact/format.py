@@ -89,7 +89,7 @@ class ArtifactConfig:
             ("generator.class_dim", generator.class_dim, MAX_CHANNELS),
             ("generator.blocks", generator.blocks, MAX_BLOCKS),
             ("codebook.dim", codebook.dim, MAX_CHANNELS),
-            ("codebook.ipc", max(codebook.ipc), MAX_IPC),
+            ("codebook.ipc", codebook.images_per_class(max(codebook.ipc)), MAX_IPC),
             ("banks in codebook.ipc", len(codebook.ipc), MAX_BANKS),
         )
         for name, found, most in limits:
@@ -101,6 +101,8 @@ class ArtifactConfig:
             return "classes: found a name twice, valid: different names"
         if self.resolution not in RESOLUTIONS:
             return f"resolution: found {self.resolution}, valid: {', '.join(map(str, RESOLUTIONS))}"
+        if self.resolution // codebook.factor not in RESOLUTIONS:
+            return f"codebook.factor: found {codebook.factor}, valid: at most {self.resolution // RESOLUTIONS[0]} here"
         if self.dtype not in WEIGHTS_DTYPES:
             return f"dtype: found {self.dtype!r}, valid: {', '.join(WEIGHTS_DTYPES)}"
         for field, low in (("mean", 0.0), ("std", 1e-9)):

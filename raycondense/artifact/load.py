@@ -172,7 +172,8 @@ class Artifact:
         """Decode a fixed set of images once; every call gives the same bytes, for all classes or some.
 
         Args:
-            ipc: images per class, one of `ipcs`; None is the most.
+            ipc: images per class, one of `ipcs`; None is the most. With ``codebook.factor`` f the bank holds f² small
+                images in the place of each, enlarged.
             classes: numbers or names of the classes wanted, in the wanted order; None is all. Labels stay as they are.
             transform: applied to each uint8 [3, R, R] image when it is read.
             normalize: standardise each image after ``transform``; off gives uint8 images (`BankDataset`).
@@ -184,12 +185,14 @@ class Artifact:
         ipc = self.ipcs[-1] if ipc is None else ipc
         rows = self.codebook.codes[:, self.config.codebook.bank_slice(ipc)].detach()
         numbers = torch.arange(self.num_classes) if classes is None else self._labels(classes)
-        wanted = (numbers[:, None] * ipc + torch.arange(ipc)).flatten()
+        images = rows.shape[1]
+        wanted = (numbers[:, None] * images + torch.arange(images)).flatten()
         return BankDataset(
             decode_grid(self.generator, rows, wanted, resolution=self.resolution),
-            numbers.repeat_interleave(ipc),
+            numbers.repeat_interleave(images),
             classes=self.classes,
             ipc=ipc,
+            factor=self.config.codebook.factor,
             mean=self.config.mean,
             std=self.config.std,
             transform=transform,

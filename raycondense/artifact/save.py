@@ -134,7 +134,7 @@ def preview_png(artifact: Artifact) -> bytes:
     """Contact sheet: a row for each of the first classes, its first images of the largest bank."""
     shown = range(min(PREVIEW_CLASSES, artifact.num_classes))
     bank = artifact.bank(classes=list(shown))
-    images = bank.images.unflatten(0, (len(shown), bank.ipc))[:, :PREVIEW_IMAGES]
+    images = bank.images.unflatten(0, (len(shown), bank.images_per_class))[:, :PREVIEW_IMAGES]
     return encode_png(contact_sheet(images))
 
 

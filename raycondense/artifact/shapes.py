@@ -31,8 +31,10 @@ class _WithoutStorage(TorchFunctionMode):
         return func(*args, **named)
 
 
-def empty_generator(config: GeneratorConfig, *, num_classes: int, latent_dim: int, resolution: int) -> Generator:
+def empty_generator(
+    config: GeneratorConfig, *, num_classes: int, latent_dim: int, resolution: int, factor: int = 1
+) -> Generator:
     """A generator whose weights are on the meta device: they have shapes and take no memory."""
     # The inner mode names a device in every call that makes a tensor, the outer one then sees and changes it.
     with _WithoutStorage(), torch.device("cpu"):
-        return Generator(config, num_classes=num_classes, latent_dim=latent_dim, resolution=resolution)
+        return Generator(config, num_classes=num_classes, latent_dim=latent_dim, resolution=resolution, factor=factor)

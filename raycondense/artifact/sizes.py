@@ -92,8 +92,9 @@ def planned_generator(config: Config) -> Generator:
     if classes < 1:
         raise ConfigError(f"data.num_classes: found {classes}, valid: 1 or more, to know the size of an artefact")
     return empty_generator(
-        config.generator, num_classes=classes, latent_dim=config.codebook.dim, resolution=config.data.resolution
-    )
+        config.generator, num_classes=classes, latent_dim=config.codebook.dim, resolution=config.data.resolution,
+        factor=config.codebook.factor,
+    )  # fmt: skip
 
 
 def _sizes(

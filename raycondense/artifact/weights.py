@@ -46,8 +46,9 @@ def read_weights(file: Path, config: ArtifactConfig) -> tuple[Generator, Codeboo
         ArtifactError: the file is missing or damaged, or is not of the networks that ``config`` describes.
     """
     generator = empty_generator(
-        config.generator, num_classes=config.num_classes, latent_dim=config.codebook.dim, resolution=config.resolution
-    )
+        config.generator, num_classes=config.num_classes, latent_dim=config.codebook.dim, resolution=config.resolution,
+        factor=config.codebook.factor,
+    )  # fmt: skip
     wanted = {GENERATOR + name: list(tensor.shape) for name, tensor in generator.state_dict().items()}
     wanted[CODES] = [config.num_classes, config.codebook.codes_per_class, config.codebook.dim]
     if not file.is_file():

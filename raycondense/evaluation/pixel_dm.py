@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from raycondense.artifact.decode import to_uint8
+from raycondense.artifact.decode import enlarge_uint8, to_uint8
 from raycondense.augment import OPERATIONS, dsa
 from raycondense.config import ExtractorConfig
 from raycondense.data.batches import check_resolution
@@ -29,6 +30,7 @@ from raycondense.errors import ConfigError, DivergedError, choices_message
 from raycondense.evaluation.baselines import baseline_set
 from raycondense.evaluation.train import ImageSet
 from raycondense.models.extractors import Extractor
+from raycondense.models.generator import enlarge
 from raycondense.models.pool import ExtractorPool
 from raycondense.seeds import derive_seed
 
@@ -68,6 +70,7 @@ def pixel_dm(
     augment: Sequence[str],
     seed: int,
     resolution: int,
+    factor: int = 1,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> ImageSet:
@@ -94,6 +97,8 @@ def pixel_dm(
         augment: DSA operations; empty is none.
         seed: of everything random.
         resolution: side R in pixels, at most the beton's.
+        factor: in the place of each image are factor² images of ``R / factor`` pixels, enlarged (multi-formation; IDC,
+            arXiv 2205.14959): K = ``ipc factor²``.
         device: where to compute.
         progress: called every `REPORT_EVERY` steps and after the last.
 
@@ -110,18 +115,19 @@ def pixel_dm(
     reader, device = BetonReader(train_beton), torch.device(device)
     sidecar = reader.sidecar
     check_resolution(train_beton, sidecar, resolution)
-    start = baseline_set("random", train_beton, ipc=ipc, seed=derive_seed(seed, "pixel dm"), resolution=resolution)
+    kept = ipc * factor**2
+    start = baseline_set("random", train_beton, ipc=kept, seed=derive_seed(seed, "pixel dm"), resolution=resolution)
     normalize = Normalize(sidecar.mean, sidecar.std).to(device)
-    pixels = normalize(start.images.to(device)).unflatten(0, (sidecar.num_classes, ipc))
+    pixels = F.avg_pool2d(normalize(start.images.to(device)), factor).unflatten(0, (sidecar.num_classes, kept))
     pixels.grad = torch.zeros_like(pixels)
-    optimizer = torch.optim.SGD([pixels], lr=pixel_learning_rate(lr, ipc), momentum=MOMENTUM)
+    optimizer = torch.optim.SGD([pixels], lr=pixel_learning_rate(lr, kept), momentum=MOMENTUM)
     networks = ExtractorPool(
         ExtractorConfig(width=width), num_classes=sidecar.num_classes, resolution=resolution,
         seed=derive_seed(seed, "pixel dm"), device=device,
     )  # fmt: skip
     matching = _Matching(
         _real_images(reader, resolution, device), [sidecar.class_range(label) for label in range(sidecar.num_classes)],
-        normalize=normalize, real_per_class=real_per_class, augment=augment, seed=seed,
+        normalize=normalize, real_per_class=real_per_class, augment=augment, seed=seed, factor=factor,
     )  # fmt: skip
     losses, reported = torch.zeros((), device=device), 0
     for step in range(steps):
@@ -139,7 +145,7 @@ def pixel_dm(
                 progress(done, mean_loss)
             reported = done
             losses.zero_()
-    images = to_uint8(pixels.flatten(0, 1) * normalize.std + normalize.mean)
+    images = enlarge_uint8(to_uint8(pixels.flatten(0, 1) * normalize.std + normalize.mean), factor)
     return ImageSet(images.cpu(), start.labels)
 
 
@@ -178,6 +184,7 @@ class _Matching:
         real_per_class: real images of a class in a step; at most the class's own.
         augment: DSA operations.
         seed: of images and augmentation.
+        factor: synthetic images are enlarged so many times first.
     """
 
     def __init__(
@@ -189,21 +196,23 @@ class _Matching:
         real_per_class: int,
         augment: Sequence[str],
         seed: int,
+        factor: int = 1,
     ) -> None:
+        self._factor = factor
         self._images, self._normalize, self._augment, self._seed = images, normalize, augment, seed
         self._ranges = ranges
         self._counts = np.array([min(len(members), real_per_class) for members in ranges])
 
     def backward(self, pixels: Tensor, network: Extractor, step: int) -> Tensor:
-        """Write the gradient of ``pixels`` [C, K, 3, R, R] and return the loss, detached, on the device."""
+        """Write the gradient of ``pixels`` [C, K, 3, r, r] and return the loss, detached, on the device."""
         draw = np.random.default_rng(derive_seed(self._seed, "pixel dm draw", step))
         order, operations = np.arange(len(self._ranges)), []
         if self._augment:
             drawn = draw.integers(len(self._augment), size=len(order))
             order, operations = np.argsort(drawn, kind="stable"), [self._augment[k] for k in drawn]
         view = _View(network, operations, derive_seed(self._seed, "pixel dm augmentation", step))
-        ipc, resolution = pixels.shape[1], pixels.shape[-1]
-        most = max(1, FORWARD_PIXELS // (resolution**2 * max(ipc, int(self._counts.max()))))
+        kept, resolution = pixels.shape[1], pixels.shape[-1] * self._factor
+        most = max(1, FORWARD_PIXELS // (resolution**2 * max(kept, int(self._counts.max()))))
         loss = torch.zeros((), device=pixels.device)
         assert pixels.grad is not None
         for start in range(0, len(order), most):
@@ -211,7 +220,8 @@ class _Matching:
             real = self._real_means(labels, draw, view)
             where = torch.from_numpy(labels).to(pixels.device)
             synthetic = pixels.detach()[where].requires_grad_()
-            features = view.embed(synthetic.flatten(0, 1), labels.repeat(ipc)).unflatten(0, (-1, ipc))
+            images = enlarge(synthetic.flatten(0, 1), self._factor)
+            features = view.embed(images, labels.repeat(kept)).unflatten(0, (-1, kept))
             partial = (real - features.mean(dim=1)).square().sum()
             pixels.grad[where] = torch.autograd.grad(partial, synthetic)[0]
             loss += partial.detach()

@@ -17,7 +17,7 @@ from raycondense.config import EvaluationConfig
 from raycondense.data.sidecar import Sidecar, file_sha256
 from raycondense.evaluation.diagnosis import Diagnosed
 from raycondense.evaluation.jobs import Job
-from raycondense.evaluation.methods import DRAWN, FOUND_ONCE, FROM_CODES, FROM_GENERATOR, OURS
+from raycondense.evaluation.methods import DRAWN, FOUND_ONCE, FROM_CODES, FROM_GENERATOR, OURS, SMALL
 from raycondense.evaluation.reference import Domain, Reference, reference_of
 from raycondense.evaluation.sets import SetSpec, SetWork
 
@@ -113,9 +113,12 @@ class Planner:
             yield self._generated(method, artifact, bank, stream)
         if not stream:
             for method in baselines:
-                if method in FOUND_ONCE:
+                if method in SMALL and self._factor == 1:
+                    missing = f"no row {method}: the artefact's images are whole ones (codebook.factor 1)"
+                    plan.missing += [missing] if missing not in plan.missing else []
+                elif method in FOUND_ONCE:
                     yield self._found(plan, method, ipc)
-                elif method == "random":
+                elif method in ("random", "random-small"):
                     yield self._real(method, ipc)
 
     def _hash(self, path: Path) -> str:
@@ -128,20 +131,25 @@ class Planner:
     def _pixels(self) -> int:
         return 3 * self.artifact.resolution**2
 
+    @property
+    def _factor(self) -> int:
+        return self.artifact.config.codebook.factor
+
     def _generated(self, method: str, artifact: Artifact, bank: int, stream: bool) -> SetSpec:
         assert artifact.path is not None
         return SetSpec(
             method=method, bank=bank, source=str(artifact.path), source_sha256=self._hash(artifact.path / WEIGHTS),
-            domain=self.domain, images=artifact.num_classes * bank,
+            domain=self.domain, images=artifact.num_classes * artifact.config.codebook.images_per_class(bank),
             bytes=rounded_bytes(artifact, self.config.weights, bank), weights=self.config.weights, stream=stream,
         )  # fmt: skip
 
     def _real(self, method: str, ipc: int, needs: tuple[str, ...] = ()) -> SetSpec:
         assert self.train is not None
-        images = ipc * self.artifact.num_classes if ipc else self.train.num_images
+        factor = self._factor if method in SMALL else 1
+        places = ipc * self.artifact.num_classes if ipc else self.train.num_images
         return SetSpec(
             method=method, bank=ipc, source=str(self.train_path), source_sha256=self.train.sha256, domain=self.domain,
-            images=images, bytes=images * self._pixels, needs=needs,
+            images=places * factor**2, bytes=places * self._pixels, needs=needs, factor=factor,
         )  # fmt: skip
 
     def _found(self, plan: Plan, method: str, ipc: int) -> SetSpec:
@@ -149,7 +157,7 @@ class Planner:
         reference = self.reference if method == "herding" else None
         work = SetWork(
             method=method, bank=ipc, train=str(self.train_path), train_sha256=self.train.sha256, domain=self.domain,
-            config=self.config, reference=reference, device=self.device,
+            config=self.config, reference=reference, device=self.device, factor=self._factor if method in SMALL else 1,
         )  # fmt: skip
         if reference is not None:
             plan.before[reference.key] = reference

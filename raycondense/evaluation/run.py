@@ -23,7 +23,7 @@ from raycondense.data.sidecar import Sidecar
 from raycondense.errors import ArtifactError, ConfigError, DataError, RaycondenseError, RunError, choices_message
 from raycondense.evaluation.baselines import check_enough_images, find_train_data
 from raycondense.evaluation.carry_out import OnProgress, Runner, carry_out
-from raycondense.evaluation.methods import FROM_CODES, METHOD_NAMES, OURS
+from raycondense.evaluation.methods import FROM_CODES, METHOD_NAMES, OURS, SMALL
 from raycondense.evaluation.plan import Plan, Planner
 from raycondense.evaluation.queue import Outcome, run_here
 from raycondense.evaluation.result import Evaluation, summarise
@@ -237,7 +237,8 @@ def _check_train_data(path: Path, artifact: Artifact, config: EvaluationConfig, 
     sidecar.verify(path)
     for name in config.baselines:
         if name not in FROM_CODES:
-            check_enough_images(name, path, sidecar, max(ipc))
+            places = artifact.config.codebook.images_per_class(1) if name in SMALL else 1
+            check_enough_images(name, path, sidecar, max(ipc) * places)
     return sidecar
 
 

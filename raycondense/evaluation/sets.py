@@ -9,18 +9,20 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from raycondense.artifact.decode import enlarge_uint8, to_uint8
 from raycondense.artifact.initial import random_codes
 from raycondense.artifact.load import Artifact, load
 from raycondense.artifact.rounding import rounded
 from raycondense.config import EvaluationConfig
 from raycondense.errors import RunError
 from raycondense.evaluation.baselines import baseline_set
-from raycondense.evaluation.methods import FROM_GENERATOR
+from raycondense.evaluation.methods import FROM_GENERATOR, SMALL
 from raycondense.evaluation.pixel_dm import pixel_dm
 from raycondense.evaluation.reference import Domain, Reference, step_cost, whole_set
 from raycondense.evaluation.store import Store
@@ -29,6 +31,9 @@ from raycondense.evaluation.train import ImageSet
 from raycondense.evaluation.work import content_hash
 from raycondense.seeds import derive_seed
 from raycondense.storage import atomic_path
+
+if TYPE_CHECKING:
+    from raycondense.evaluation.diagnostics import Embed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +61,8 @@ class SetSpec:
     """Fresh samples instead of a fixed bank."""
     needs: tuple[str, ...] = ()
     """Key of the `SetWork` that finds it, where there is one."""
+    factor: int = 1
+    """Of real images: so many times smaller, enlarged again."""
 
     @property
     def key(self) -> str:
@@ -66,6 +73,8 @@ class SetSpec:
         }  # fmt: skip
         if self.method in FROM_GENERATOR:
             values["weights"] = self.weights
+        if self.factor > 1:
+            values["factor"] = self.factor
         return content_hash(values)
 
     def load(self, store: Store, device: str = "cpu") -> ImageSet | ImageStream:
@@ -82,8 +91,9 @@ class SetSpec:
             return _bank(self, device)
         if self.method == "whole":
             return whole_set(self.source, self.source_sha256, self.domain.resolution)
-        return baseline_set(
-            self.method, self.source, ipc=self.bank, seed=self.draw, resolution=self.domain.resolution
+        return _real(
+            self.method, self.source, ipc=self.bank, seed=self.draw, resolution=self.domain.resolution,
+            factor=self.factor,
         )  # fmt: skip
 
     def _artifact(self, device: str) -> Artifact:
@@ -99,6 +109,19 @@ def _bank(spec: SetSpec, device: str) -> ImageSet:
     # a folder may hold another artefact the next time.
     bank = spec._artifact(device).bank(spec.bank)
     return ImageSet(bank.images.cpu(), bank.labels.cpu())
+
+
+def _real(
+    method: str, train: str, *, ipc: int, seed: int, resolution: int, factor: int, embed: Embed | None = None
+) -> ImageSet:
+    """Real images: ``ipc`` a class, or with a ``factor`` the small ones that fit into their place."""
+    chosen = baseline_set(
+        SMALL.get(method, method), train, ipc=ipc * factor**2, seed=seed, resolution=resolution, embed=embed
+    )
+    if factor == 1:
+        return chosen
+    kept = to_uint8(torch.nn.functional.avg_pool2d(chosen.images.float() / 255, factor))
+    return ImageSet(enlarge_uint8(kept, factor), chosen.labels)
 
 
 @functools.lru_cache(maxsize=4)
@@ -123,6 +146,8 @@ class SetWork:
     config: EvaluationConfig
     reference: Reference | None = None
     """Whose features herding chooses in."""
+    factor: int = 1
+    """See `SetSpec.factor`."""
     device: str = "cpu"
 
     @property
@@ -133,9 +158,11 @@ class SetWork:
             "domain": self.domain.to_dict(),
         }  # fmt: skip
         config = self.config
+        if self.factor > 1:
+            values["factor"] = self.factor
         if self.method == "herding" and self.reference is not None:
             values["reference"] = self.reference.key
-        if self.method == "pixel-dm":
+        if self._pixel_dm:
             values["settings"] = [
                 config.pixel_dm_steps, config.pixel_dm_lr, config.pixel_dm_real, config.width, list(config.augment)
             ]  # fmt: skip
@@ -144,9 +171,9 @@ class SetWork:
     @property
     def cost(self) -> float:
         """See `raycondense.evaluation.work.Work.cost`."""
-        if self.method != "pixel-dm":
+        if not self._pixel_dm:
             return 1e6 * self.bank
-        images = len(self.domain.classes) * (self.config.pixel_dm_real + self.bank)
+        images = len(self.domain.classes) * (self.config.pixel_dm_real + self.bank * self.factor**2)
         return self.config.pixel_dm_steps * step_cost(self.config, "convnet", images, self.domain)
 
     @property
@@ -170,13 +197,19 @@ class SetWork:
             save_file({"images": images.images.contiguous(), "labels": images.labels.contiguous()}, temporary)
         return []
 
+    @property
+    def _pixel_dm(self) -> bool:
+        return SMALL.get(self.method, self.method) == "pixel-dm"
+
     def _find(self, store: Store) -> ImageSet:
         resolution, config = self.domain.resolution, self.config
-        if self.method == "pixel-dm":
+        if self._pixel_dm:
             return pixel_dm(
                 self.train, ipc=self.bank, steps=config.pixel_dm_steps, lr=config.pixel_dm_lr,
                 real_per_class=config.pixel_dm_real, width=config.width, augment=config.augment,
-                seed=derive_seed("pixel-dm"), resolution=resolution, device=self.device,
+                seed=derive_seed("pixel-dm"), resolution=resolution, factor=self.factor, device=self.device,
             )  # fmt: skip
         embed = None if self.reference is None or self.method != "herding" else self.reference.embed(store)
-        return baseline_set(self.method, self.train, ipc=self.bank, seed=0, resolution=resolution, embed=embed)
+        return _real(
+            self.method, self.train, ipc=self.bank, seed=0, resolution=resolution, factor=self.factor, embed=embed
+        )

@@ -29,7 +29,8 @@ class ImageStream:
 
     Attributes:
         resolution: R, side of the images in pixels.
-        images_per_epoch: images of the bank, C·K: a student of the stream takes as many steps as one of the bank.
+        images_per_epoch: images of the bank, C·K with K codes a class: a student of the stream takes as many steps as
+            one of the bank.
         images: distinct images made so far. (The noise of a code is continuous, so no two are the same.)
     """
 
@@ -37,7 +38,7 @@ class ImageStream:
         self._codes = artifact.codebook.codes[:, artifact.config.codebook.bank_slice(ipc)].detach()
         self._generator, self._seed = artifact.generator, seed
         self.resolution = artifact.resolution
-        self.images_per_epoch = artifact.num_classes * ipc
+        self.images_per_epoch = artifact.num_classes * self._codes.shape[1]
         self.images = 0
         self._seconds = 0.0
         self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []

@@ -36,9 +36,10 @@ def choose_targets(reader: BetonReader, config: Config, class_index: int) -> Ten
     images = reader.images(everything, config.data.resolution)
     chosen = []
     for ipc in config.codebook.ipc:
-        picked = medoids(images, min(ipc, len(images)), seed=seed % 2**32)
+        codes = config.codebook.images_per_class(ipc)
+        picked = medoids(images, min(codes, len(images)), seed=seed % 2**32)
         # A class with fewer images than codes: codes share targets and are told apart by the losses later.
-        chosen.append(np.resize(picked, ipc))
+        chosen.append(np.resize(picked, codes))
     return torch.from_numpy(images[np.concatenate(chosen)])
 
 
@@ -70,10 +71,10 @@ def fit_reconstruction(config: Config, train: Path, state: TrainState, host: Hos
             mine = pairs[(pairs >= own[0] * per_class) & (pairs < (own[-1] + 1) * per_class)].to(host.device)
             classes, positions = mine // per_class, mine % per_class
             codes = codebook.codes.detach()[classes, positions].requires_grad_()
-            wanted = targets[classes - int(own[0]), positions].float() / 255
+            wanted = F.avg_pool2d(targets[classes - int(own[0]), positions].float() / 255, codebook.config.factor)
             # The sum over the global batch's size: ranks' shares of unequal length add up to the global mean.
-            error = F.mse_loss(state.model.generator(codes, classes), wanted, reduction="none").flatten(1).mean(1)
-            loss = error.sum() / batch
+            made = state.model.generator.native(codes, classes)
+            loss = F.mse_loss(made, wanted, reduction="none").flatten(1).mean(1).sum() / batch
             loss.backward()
             if codes.grad is not None:
                 updater.add_code_gradient(classes, positions, codes.grad)

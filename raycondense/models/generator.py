@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raycondense.config import RESOLUTIONS, GeneratorConfig
+from raycondense.config import FACTORS, RESOLUTIONS, GeneratorConfig
 from raycondense.errors import ConfigError
 from raycondense.seeds import derive_seed, seeded_construction
 
@@ -66,6 +66,14 @@ def _modulated_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     return torch.addcmul(shift, F.group_norm(x, x.shape[1]), scale)
 
 
+def enlarge(images: Tensor, factor: int) -> Tensor:
+    """Bilinear enlargement of float images [N, 3, r, r] to [N, 3, factor r, factor r], as in multi-formation (IDC,
+    arXiv 2205.14959, section 3.2)."""
+    if factor == 1:
+        return images
+    return F.interpolate(images, scale_factor=float(factor), mode="bilinear", align_corners=False)
+
+
 class Generator(nn.Module):
     """Residual generator in the manner of SNGAN and BigGAN, modulated by code and class.
 
@@ -78,19 +86,32 @@ class Generator(nn.Module):
         config: widths, blocks and the size of the class embedding.
         num_classes: labels are 0 to ``num_classes - 1``.
         latent_dim: size of a code (`CodebookConfig.dim`).
-        resolution: side of the images in pixels, a power of two from 8 to 256.
+        resolution: side R of the images in pixels, a power of two from 8 to 256.
+        factor: the networks make images of ``R / factor`` pixels, at least 8, which are enlarged.
         seed: weights are a function of it; torch's global generators stay untouched.
 
     Raises:
-        ConfigError: a resolution, number of classes or code size that cannot be.
+        ConfigError: a resolution, factor, number of classes or code size that cannot be.
     """
 
     def __init__(
-        self, config: GeneratorConfig, *, num_classes: int, latent_dim: int, resolution: int, seed: int = 0
+        self,
+        config: GeneratorConfig,
+        *,
+        num_classes: int,
+        latent_dim: int,
+        resolution: int,
+        factor: int = 1,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         if resolution not in RESOLUTIONS:
             raise ConfigError(f"data.resolution: found {resolution!r}, valid: {', '.join(map(str, RESOLUTIONS))}")
+        if factor not in FACTORS or resolution // factor not in RESOLUTIONS:
+            possible = [one for one in FACTORS if resolution // one in RESOLUTIONS]
+            raise ConfigError(
+                f"codebook.factor: found {factor!r}, valid at {resolution} px: {', '.join(map(str, possible))}"
+            )
         if num_classes < 1:
             raise ConfigError(f"data.num_classes: found {num_classes!r}, valid: 1 or more to build a generator")
         if latent_dim < 1:
@@ -99,12 +120,13 @@ class Generator(nn.Module):
         self.num_classes = num_classes
         self.latent_dim = latent_dim
         self.resolution = resolution
+        self.factor = factor
         with seeded_construction(derive_seed(seed, "generator")):
             self._build()
             self._initialise()
 
     def _channels(self, resolution: int) -> int:
-        return min(self.config.width * (self.resolution // resolution), self.config.max_width)
+        return min(self.config.width * (self.native_resolution // resolution), self.config.max_width)
 
     def _build(self) -> None:
         first = self._channels(BASE_RESOLUTION)
@@ -114,7 +136,7 @@ class Generator(nn.Module):
         self.blocks = nn.ModuleList()
         self._modulated: list[int] = []  # channels of each normalisation, in the order of use
         channels, resolution = first, BASE_RESOLUTION
-        while resolution < self.resolution:
+        while resolution < self.native_resolution:
             resolution *= 2
             for index in range(self.config.blocks):
                 out = self._channels(resolution)
@@ -144,6 +166,11 @@ class Generator(nn.Module):
         parts = modulation[:, :, None, None].split(sizes, dim=1)
         return list(zip(parts[::2], parts[1::2], strict=True))
 
+    @property
+    def native_resolution(self) -> int:
+        """Side in pixels of what `native` makes."""
+        return self.resolution // self.factor
+
     def forward(self, codes: Tensor, labels: Tensor) -> Tensor:
         """Images of ``codes``.
 
@@ -154,6 +181,10 @@ class Generator(nn.Module):
         Returns:
             [N, 3, resolution, resolution] in [0, 1]; float32 under autocast too.
         """
+        return enlarge(self.native(codes, labels), self.factor)
+
+    def native(self, codes: Tensor, labels: Tensor) -> Tensor:
+        """Images of ``codes`` as they are kept, before `enlarge`: [N, 3, R/factor, R/factor] in [0, 1]."""
         condition = codes if self.embedding is None else torch.cat((codes, self.embedding(labels)), dim=1)
         norms = self._scales_and_shifts(self.modulation(condition))
         x = self.stem(condition).view(-1, self._modulated[0], BASE_RESOLUTION, BASE_RESOLUTION)

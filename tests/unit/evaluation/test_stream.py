@@ -23,7 +23,9 @@ class Painter(nn.Module):
         super().__init__()
         self.sizes: list[int] = []
 
-    def forward(self, codes: Tensor, labels: Tensor) -> Tensor:
+    factor = 1
+
+    def native(self, codes: Tensor, labels: Tensor) -> Tensor:
         self.sizes.append(len(codes))
         images = torch.zeros(len(codes), 3, 8, 8)
         images[:, 0] = (labels / 255)[:, None, None]
@@ -63,8 +65,8 @@ def test_a_batch_is_a_function_of_seed_and_step(artifact: Artifact) -> None:
 def test_every_image_is_new_and_counted(artifact: Artifact) -> None:
     stream = ImageStream(artifact, 1, seed=0)
     codes: list[Tensor] = []
-    generator = artifact.generator
-    generator.register_forward_pre_hook(lambda _, arguments: codes.append(arguments[0]))
+    # The first layer that sees the codes, and the class embedding beside them.
+    artifact.generator.stem.register_forward_pre_hook(lambda _, arguments: codes.append(arguments[0]))
     assert stream.images == 0
     for step in range(5):
         stream.batch(step, 12)

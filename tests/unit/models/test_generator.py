@@ -29,6 +29,7 @@ def meta_size(config, **facts):
         nn.Module.__init__(generator)
         generator.config = config
         generator.num_classes, generator.latent_dim, generator.resolution = facts.values()
+        generator.factor = 1
         generator._build()
     return generator.num_parameters
 
