@@ -28,11 +28,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import shutil
-import statistics
-import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,20 +35,15 @@ from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
+from paired import Runner, paired_table, threads
 from provenance import provenance
 from torch import Tensor
 
-from raycondense import condense
-from raycondense.config import Config
 from raycondense.configfile import override
 from raycondense.evaluation.protocols import protocol
-from raycondense.evaluation.run import evaluate
-from raycondense.host import LocalHost
 from raycondense.losses._numerics import log_mean_exp_of_others, unit
 from raycondense.presets import get_preset
-from raycondense.publish import publish
 from raycondense.step import CondenseStep
-from raycondense.storage import append_line, read_lines
 
 TEMPERATURE = 0.1
 SETTINGS: dict[str, Any] = {
@@ -125,10 +115,8 @@ def settings_of(variant: str) -> tuple[dict[str, Any], list[tuple[Form, float]]]
     return changes, added
 
 
-def run(variant: str, seed: int, train: Path, out: Path) -> dict[str, Any]:
-    """Condense and judge; processor seconds, which other work on the machine does not lengthen."""
-    changes, added = settings_of(variant)
-    config = override(override(override(get_preset("cifar10"), SETTINGS), changes), {"seed": seed})
+def added_losses(added: list[tuple[Form, float]]) -> Any:
+    """Inside of it a step's matching loss is larger by the added forms."""
     plain = CondenseStep._losses
 
     def losses(
@@ -141,38 +129,7 @@ def run(variant: str, seed: int, train: Path, out: Path) -> dict[str, Any]:
             named["match"] = named["match"] + sum(weight * form(targets.features, features) for form, weight in added)
         return named
 
-    begun = time.process_time()
-    with patch.object(CondenseStep, "_losses", losses), tempfile.TemporaryDirectory() as temporary:
-        host = LocalHost(Path(temporary), device="cpu", keep=100)
-        start, checkpoints = out / f"start-{seed}", Path(temporary) / "checkpoints"
-        if start.exists():
-            shutil.copytree(start, checkpoints)
-        state = condense.run(config, train, host)
-        if not start.exists():
-            name = next(path.name for path in checkpoints.iterdir() if path.name.endswith("condense-000000000"))
-            shutil.copytree(checkpoints / name, start / name)
-        artifact = publish(state, train, Path(temporary) / "artifact")
-        accuracy = _judge(artifact, train.with_name(f"{train.stem}-val.beton"), config)
-    return {"variant": variant, "seed": seed, "accuracy": accuracy, "cpu_seconds": time.process_time() - begun}
-
-
-def _judge(artifact: Path, validation: Path, config: Config) -> float:
-    judge = dataclasses.replace(protocol("fast", config.evaluation), width=32, batch=100)
-    return evaluate(artifact, validation, config=judge, device="cpu").rows[0].accuracy
-
-
-def table(records: list[dict[str, Any]]) -> str:
-    """Accuracy, and the difference to ``base`` of the same seeds with its standard error."""
-    found = {(record["variant"], record["seed"]): 100 * record["accuracy"] for record in records}
-    lines = ["| losses | seeds | accuracy | less base |", "| --- | --- | --- | --- |"]
-    for variant in dict.fromkeys(record["variant"] for record in records):
-        seeds = [seed for name, seed in found if name == variant]
-        gains = [found[variant, seed] - found["base", seed] for seed in seeds if ("base", seed) in found]
-        error = f" ± {statistics.stdev(gains) / len(gains) ** 0.5:.2f}" if len(gains) > 1 else ""
-        gain = f"{statistics.mean(gains):+.2f}{error}" if gains and variant != "base" else ""
-        mean = statistics.mean(found[variant, seed] for seed in seeds)
-        lines.append(f"| {variant} | {len(seeds)} | {mean:.2f} | {gain} |")
-    return "\n".join(lines)
+    return patch.object(CondenseStep, "_losses", losses)
 
 
 def main() -> None:
@@ -182,15 +139,17 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=["base", "inter:3", "intra:3", "inter:3+intra:3"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    kept = arguments.out / "runs.jsonl"
+    threads(1)
+    runner, records = Runner(arguments.data, arguments.out), []
+    base = override(get_preset("cifar10"), SETTINGS)
+    base = dataclasses.replace(base, evaluation=dataclasses.replace(protocol("fast"), width=32, batch=100))
     for seed in arguments.seeds:
         for variant in arguments.variants:
-            records = [json.loads(line) for line in read_lines(kept)]
-            if not any((record["variant"], record["seed"]) == (variant, seed) for record in records):
-                append_line(kept, json.dumps(run(variant, seed, arguments.data, arguments.out)))
-        print(table([json.loads(line) for line in read_lines(kept)]), flush=True)
+            changes, added = settings_of(variant)
+            config = override(override(base, changes), {"seed": seed})
+            label = variant if added else ""
+            records.append(runner.run("forms", variant, config, changed=added_losses(added), label=label))
+        print("\n".join(paired_table(records, "base", "losses")), flush=True)
     print("\n".join(provenance(threads=1)))
 
 

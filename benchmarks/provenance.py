@@ -31,6 +31,7 @@ def provenance(*more: str, device: str = "cpu", threads: int | None = None) -> l
     gpu = f"{torch.cuda.get_device_name(device)}; " if torch.device(device).type == "cuda" else ""
     cpus = f"{usable_cpus()} CPUs" if threads is None else f"{threads} of {usable_cpus()} CPUs"
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
-    versions += f"; revision {(git_revision() or 'unknown')[:12]}"
+    revision, dirty, _ = (git_revision() or "unknown").partition("-dirty")
+    versions += f"; revision {revision[:12]}{' with changes' if dirty else ''}"
     machine = " ".join([f"{gpu}{cpu_name()}, {cpus}; {versions}.", *more])
     return ["", f"`{shlex.join(['python', *sys.argv])}`", "", machine, ""]

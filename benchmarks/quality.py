@@ -46,7 +46,7 @@ from raycondense.presets import get_preset
 from raycondense.seeds import derive_seed
 from raycondense.storage import write_json, write_text
 
-BASELINES = ("random", "kmeans", "pixel-dm", "initial-codes")
+BASELINES = ("random", "kmeans", "initial-codes")
 ORDER = (OURS, "pixel-dm", "pixel-dm-small", "kmeans", "kmeans-small", "random", "initial-codes", "dim")
 NAMES = METHOD_NAMES | {"dim": "GAN, logits matched"}
 Cells = dict[tuple[str, str, int], tuple[float, float]]
@@ -62,7 +62,12 @@ class Benchmark:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        fixed = {"seed": options.seed, "cluster.workers": 0, "evaluation.baselines": []}
+        fixed = {
+            "seed": options.seed,
+            "cluster.workers": 0,
+            "evaluation.baselines": [],
+            "evaluation.diagnostics": False,
+        }
         self.base = override(get_preset(options.preset), {**changes(options.set), **fixed})
         self.test = Sidecar.load(options.test)
         self.train = Sidecar.load(options.data)
@@ -81,15 +86,15 @@ class Benchmark:
         out = options.out / f"ipc-{ipc}"
         fitted = fit(config, options.data, out, options.device, options.budget)
         self.facts.append({"ipc": ipc, "factor": config.codebook.factor, **fitted})
-        self._evaluate(out, config, ipc, accountings=("bank",), baselines=[n for n in BASELINES if n != "pixel-dm"])
+        self._evaluate(out, config, ipc, accountings=("bank",), baselines=BASELINES)
         self._evaluate(out, config, ipc, accountings=("stream",))
         for method, factor in (("pixel-dm", 1), ("pixel-dm-small", config.codebook.factor)):
             if method == "pixel-dm" or factor > 1:
                 steps = self._pixel_steps(out / f"{method}.json", config, ipc, factor)
                 self.facts[-1][method] = steps
-                extra = ["kmeans-small"] if method in SMALL else []
+                extra = ("kmeans-small",) if method in SMALL else ()
                 self._evaluate(
-                    out, config, ipc, accountings=("bank",), baselines=[method, *extra], pixel_dm_steps=steps
+                    out, config, ipc, accountings=("bank",), baselines=(method, *extra), pixel_dm_steps=steps
                 )
 
     def _pixel_steps(self, file: Path, config: Config, ipc: int, factor: int) -> int:
@@ -185,7 +190,8 @@ def report(benchmark: Benchmark) -> str:
         small = f", pixel DM small {fact['pixel-dm-small']}" if "pixel-dm-small" in fact else ""
         work.append(
             f"IPC {fact['ipc']} (codebook.factor {fact['factor']}): ours {fact['seconds']:.0f} s, "
-            f"{fact['initialisation']:.0f} of them initialisation, {fact['steps']} steps; pixel DM {fact.get('pixel-dm')} steps{small}."
+            f"{fact['initialisation']:.0f} of them initialisation, {fact['steps']} steps; "
+            f"pixel DM {fact.get('pixel-dm')} steps{small}."
         )
     chosen = [*options.set, *options.bank_set]
     preset = f"{options.preset}{' with ' + ', '.join(chosen) if chosen else ''}"
@@ -193,12 +199,14 @@ def report(benchmark: Benchmark) -> str:
         f"{judge.optimizer} {judge.lr:g} {judge.lr_schedule}, batch {judge.batch}, at most {judge.epochs} epochs and "
         f"{judge.max_steps or 'any number of'} steps, ConvNet of width {judge.width}"
     )
-    return "\n".join([
-        f"Budget {options.budget:g} s a row. Preset {preset}, seed {options.seed}. Accuracy in % on the {benchmark.test.num_images} images of `{options.test.name}` (split "
-        f"{benchmark.test.split}), mean ± standard deviation of {judge.students} students ({recipe}; the same for all "
-        "rows).", "", *table(benchmark.cells, options.ipc), "", *[f"- {line}" for line in work],
-        *provenance(device=options.device),
-    ])  # fmt: skip
+    heading = (
+        f"Budget {options.budget:g} s a row. Preset {preset}, seed {options.seed}. Accuracy in % on the "
+        f"{benchmark.test.num_images} images of `{options.test.name}` (split {benchmark.test.split}), mean ± standard "
+        f"deviation of {judge.students} students ({recipe}; the same for all rows)."
+    )
+    notes = [f"- {line}" for line in work]
+    lines = [heading, "", *table(benchmark.cells, options.ipc), "", *notes, *provenance(device=options.device)]
+    return "\n".join(lines)
 
 
 def main() -> None:
