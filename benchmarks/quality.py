@@ -3,12 +3,14 @@
 For every number of images per class each method has the budget once, with its initialisation: ours, pixel DM, pixel DM
 with as many small images in the place of each as ours has (``codebook.factor``), and a GAN with logit matching in the
 manner of DiM (which has it once for all banks). All rows are judged by the same students with the same recipe and
-number of steps, on the images of ``--test``: to choose settings, name the ``-val`` beton there::
+number of steps::
 
-    raycondense prepare 'cifar10/train-*.parquet' c16/train.beton --resolution 16 --val-fraction 0.1
-    raycondense prepare cifar10 c16/test.beton --resolution 16 --split test
-    python benchmarks/quality.py --preset cifar10_16 --data c16/train.beton --test c16/test.beton --budget 2m \\
-        --bank-set 50:codebook.factor=1 --out runs/quality/cifar10 --report docs/results/quality-cifar10.md
+    python benchmarks/quality.py --dataset digits --budget 30s --out runs/quality/digits
+    python benchmarks/quality.py --dataset ./cifar10 --preset cifar10_16 --budget 3m --out runs/quality/cifar10 \\
+        --bank-set 50:codebook.factor=1 --report docs/results/quality-cifar10-16.md
+
+``--dataset`` is what ``raycondense prepare`` takes: it is prepared once, at the preset's resolution, with a tenth of each
+class cut off for validation. Or name betons with ``--data`` and ``--test``: to choose settings, a ``-val`` beton as the test.
 
 Stopped at any time, the same command goes on: a condensation that had not ended begins again (or its time would not
 be one budget), students that had ended are kept. Ours is measured first, so the device should be doing nothing else.
@@ -27,6 +29,7 @@ from typing import Any
 import torch
 from dim import NoiseStream, fit_dim, noise_bank
 from equal_time import fit, once, pixel_steps, seconds_of
+from paired import threads
 from provenance import provenance
 from safetensors.torch import load_file, save_file
 from settings import changes
@@ -46,6 +49,7 @@ from raycondense.presets import get_preset
 from raycondense.seeds import derive_seed
 from raycondense.storage import write_json, write_text
 
+VAL_FRACTION = 0.1
 BASELINES = ("random", "kmeans", "initial-codes")
 ORDER = (OURS, "pixel-dm", "pixel-dm-small", "kmeans", "kmeans-small", "random", "initial-codes", "dim")
 NAMES = METHOD_NAMES | {"dim": "GAN, logits matched"}
@@ -160,6 +164,16 @@ class Benchmark:
         return {"accuracy": [float(found.mean()), float(found.std()) if len(found) > 1 else 0.0]}
 
 
+def prepared(source: str, config: Config, folder: Path) -> tuple[Path, Path]:
+    """Betons of the training images (a tenth is cut off beside it) and of the test images of ``source``."""
+    betons = folder / "train.beton", folder / "test.beton"
+    for beton, split, cut in zip(betons, ("train", "test"), (VAL_FRACTION, 0.0), strict=True):
+        if not beton.is_file():
+            beton.parent.mkdir(parents=True, exist_ok=True)
+            raycondense.prepare(source, beton, resolution=config.data.resolution, split=split, val_fraction=cut)
+    return betons
+
+
 def table(cells: Cells, banks: Sequence[int]) -> list[str]:
     """Accuracy by method, accounting and images per class, and what ours has more in the same accounting."""
     heads = [f"IPC {ipc}" for ipc in banks] + [f"ours less it, IPC {ipc}" for ipc in banks]
@@ -205,15 +219,16 @@ def report(benchmark: Benchmark) -> str:
         f"deviation of {judge.students} students ({recipe}; the same for all rows)."
     )
     notes = [f"- {line}" for line in work]
-    lines = [heading, "", *table(benchmark.cells, options.ipc), "", *notes, *provenance(device=options.device)]
+    lines = [heading, "", *table(benchmark.cells, options.ipc), "", *notes, *provenance(device=options.device, threads=options.threads)]
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", required=True)
-    parser.add_argument("--data", type=Path, required=True, help="beton of the training images")
-    parser.add_argument("--test", type=Path, required=True, help="beton that students are scored on")
+    parser.add_argument("--dataset", help="what `raycondense prepare` takes: a name, folder, npz file or Parquet shards")
+    parser.add_argument("--preset", help="by default the one named like --dataset")
+    parser.add_argument("--data", type=Path, help="beton of the training images, instead of --dataset")
+    parser.add_argument("--test", type=Path, help="beton that students are scored on, with --data")
     parser.add_argument("--budget", type=seconds_of, default=600.0, help="wall-clock time of a row, such as 90s or 10m")
     parser.add_argument("--ipc", type=int, nargs="+", default=[1, 10, 50])
     parser.add_argument("--set", nargs="*", default=[], metavar="PATH=VALUE", help="settings, values as YAML")
@@ -222,10 +237,17 @@ def main() -> None:
     )
     parser.add_argument("--no-dim", action="store_true", help="leave the GAN out")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, required=True, help="folder of the artefacts and of what students found")
     parser.add_argument("--report", type=Path, help="write the table to this Markdown file as well")
     options = parser.parse_args()
+    if (options.dataset is None) == (options.data is None) or (options.data is None) != (options.test is None):
+        parser.error("name --dataset, or --data and --test")
+    threads(options.threads)
+    options.preset = options.preset or options.dataset or parser.error("--data goes with --preset")
+    if options.dataset is not None:
+        options.data, options.test = prepared(options.dataset, get_preset(options.preset), options.out / "data")
     benchmark = Benchmark(options)
     for ipc in options.ipc:
         benchmark.bank(ipc)

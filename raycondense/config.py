@@ -199,6 +199,11 @@ class LossConfig:
     """Weight of the inter-class loss (class centers apart)."""
     inter_temperature: float = 0.1
     """Temperature of the inter-class loss."""
+    regression: float = 0.0
+    """Weight of the feature regression (FRePo, arXiv 2206.00719): a linear classifier fitted to synthetic features
+    should be right about real ones."""
+    regression_ridge: float = 1.0
+    """Strength of that classifier's regularisation, in mean square norms of a feature vector."""
     ce: float = 0.0
     """Weight of the cross-entropy of synthetic images under trained extractors (weights trained or blend)."""
     realism: float = 0.0
@@ -206,10 +211,10 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         _check_choices(self, "losses")
-        for name in ("matching_weight", "intra", "inter", "ce", "realism"):
+        for name in ("matching_weight", "intra", "inter", "regression", "ce", "realism"):
             value = getattr(self, name)
             _require(0 <= value < float("inf"), f"losses.{name}", value, "0 (off) or more, finite")
-        for name in ("intra_temperature", "inter_temperature"):
+        for name in ("intra_temperature", "inter_temperature", "regression_ridge"):
             _require(getattr(self, name) > 0, f"losses.{name}", getattr(self, name), "more than 0")
         _require(self.frequencies >= 1, "losses.frequencies", self.frequencies, "1 or more")
 

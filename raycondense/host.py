@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -88,6 +89,33 @@ class Host(ABC):
         Asked after every log record. It is where a machine is about to be taken away.
         """
         return False
+
+
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, host: Host, lengths: Sequence[int]) -> Tensor:
+        ctx.host, ctx.lengths = host, list(lengths)
+        return torch.cat(host.all_gather(own, lengths))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        total = gradients[0].contiguous()
+        ctx.host.all_reduce([total])
+        return total.split(ctx.lengths)[ctx.host.rank], None, None
+
+
+def gathered(own: Tensor, host: Host, lengths: Sequence[int]) -> Tensor:
+    """Every rank's ``own`` one after the other, with a gradient: a rank's is the sum of what all ranks ask of it.
+
+    Args:
+        own: what this rank gives, [n, …].
+        host: of this rank; all ranks call, and go backwards, together.
+        lengths: n of every rank.
+    """
+    if host.world_size == 1:
+        return own
+    everyones: Tensor = _Gathered.apply(own, host, lengths)  # type: ignore[no-untyped-call]
+    return everyones
 
 
 class LocalHost(Host):

@@ -19,7 +19,7 @@ from raycondense.augment import dsa
 from raycondense.config import Config
 from raycondense.data.batches import ClassBatch
 from raycondense.data.normalize import Normalize
-from raycondense.host import Host
+from raycondense.host import Host, gathered
 from raycondense.seeds import derive_seed, seeded_generator
 from raycondense.state import TrainState
 from raycondense.stopwatch import Stopwatch
@@ -107,6 +107,7 @@ class CondenseStep:
             "match": config.losses.matching_weight,
             "intra": config.losses.intra,
             "inter": config.losses.inter,
+            "regression": config.losses.regression,
             "ce": config.losses.ce,
             "realism": config.losses.realism,
         }
@@ -127,7 +128,7 @@ class CondenseStep:
             updater.add_code_gradient(labels, positions.repeat(len(classes)), codes.grad.flatten(0, 1))
 
         # Every rank computes the whole inter-class loss; it reports its share, so that sums over ranks are right.
-        if "inter" in named and self._gathers_centers:
+        if "inter" in named and self._shares_extractor:
             named["inter"] = named["inter"] / self._host.world_size
         shares = {name: value.detach() for name, value in named.items()}
         return shares | {"total": torch.stack([weights[name] * value for name, value in shares.items()]).sum()}
@@ -138,9 +139,13 @@ class CondenseStep:
             output.register_hook(lambda gradient: self._stopwatch.start(part))
 
     @property
-    def _gathers_centers(self) -> bool:
-        # Centers in the feature spaces of different extractors cannot be compared.
+    def _shares_extractor(self) -> bool:
+        # Features of different extractors cannot be compared.
         return self._config.extractors.draw == "step"
+
+    def _lengths(self, step_classes: int) -> list[int]:
+        """Classes of every rank: the plan deals them out evenly, so nobody has to ask."""
+        return [len(part) for part in np.array_split(range(step_classes), self._host.world_size)]
 
     def _positions(self, step: int) -> tuple[Tensor, list[slice]]:
         """Positions of the codes that this step uses, and where each bank is among them."""
@@ -220,6 +225,16 @@ class CondenseStep:
         if config.inter:
             centers = torch.stack([features[:, bank].mean(1) for bank in banks], dim=1)
             named["inter"] = [self._inter(centers, step_classes)]
+        if config.regression:
+            everyones, first = features, 0
+            if self._shares_extractor:
+                everyones = gathered(features, self._host, self._lengths(step_classes))
+                first = sum(self._lengths(step_classes)[: self._host.rank])
+            named["regression"] = [
+                share
+                * losses.feature_regression(targets.features, everyones[:, bank], config.regression_ridge, first)
+                for bank in banks
+            ]
         total = len(labels) // count * step_classes
         if config.ce:
             named["ce"] = [losses.cross_entropy(found.logits.float(), labels, total)]
@@ -232,11 +247,9 @@ class CondenseStep:
         """Inter-class loss, mean over banks, of all centers of the step; this rank's ``own`` [C, banks, D] carry the
         gradient."""
         temperature, share = self._config.losses.inter_temperature, 1.0
-        if self._gathers_centers:
-            # Centers travel, features don't. The plan tells every rank how many classes the others have.
-            lengths = [len(part) for part in np.array_split(range(step_classes), self._host.world_size)]
+        if self._shares_extractor:
             with self._stopwatch.part("all_reduce"):
-                centers = self._host.all_gather(own, lengths)
+                centers = self._host.all_gather(own, self._lengths(step_classes))
             centers[self._host.rank] = own
             everyones = torch.cat(centers)
         else:

@@ -9,11 +9,13 @@ from raycondense.losses.inter_class import inter_class
 from raycondense.losses.intra_class import intra_class, spread
 from raycondense.losses.matching import draw_frequencies, matching_characteristic, matching_mean
 from raycondense.losses.realism import discriminator_hinge, realism
+from raycondense.losses.regression import feature_regression
 
 __all__ = [
     "cross_entropy",
     "discriminator_hinge",
     "draw_frequencies",
+    "feature_regression",
     "inter_class",
     "intra_class",
     "matching_characteristic",

@@ -21,7 +21,7 @@ SETTINGS: dict[str, Any] = {
     "generator": {"width": 8, "max_width": 8, "class_dim": 4},
     "codebook": {"ipc": [1, 3], "dim": 8},
     "extractors": {"width": 8, "weights": "blend", "pool_size": 3, "train_steps": 5, "train_batch": 32},
-    "losses": {"ce": 0.5, "intra": 0.5, "inter": 0.5, "intra_temperature": 0.5},
+    "losses": {"ce": 0.5, "intra": 0.5, "inter": 0.5, "regression": 5.0, "intra_temperature": 0.5},
     "initialise": {"steps": 20, "batch": 16},
     "condense": {
         "images": 5 * 8 * 100, "real_per_class": 8, "log_images": 112, "checkpoint_images": 280, "classes_per_step": 7,

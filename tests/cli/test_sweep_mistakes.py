@@ -43,6 +43,7 @@ def test_a_dry_run_as_a_program(tmp_path: Path):
         WEIGHTS, "--preset", "cifar10", "--seed", "3", "--workers-per-trial", "1", "--concurrent", "1", "--dry-run",
     ]  # fmt: skip
     own = get_preset("cifar10").losses
+    first = {name: getattr(own, name) for name in ("intra", "inter", "regression", "ce")}
     done = [
         subprocess.run(
             [sys.executable, "-m", "raycondense.cli", "sweep", *map(str, words)],
@@ -53,9 +54,9 @@ def test_a_dry_run_as_a_program(tmp_path: Path):
     assert done[0].returncode == 0, done[0].stderr
     assert done[0].stdout == done[1].stdout, "examples depend on the seed alone"
     for part in (
-        "space loss_weights: weights", "losses.intra  0.01 to 100", "losses.realism: left out",
+        "space loss_weights: weights", "losses.intra       0.01 to 100", "losses.realism: left out",
         "most validation accuracy", "20 trials, judged at 711,111",
-        f"trial 0, as cifar10 has it: losses.intra {own.intra:g}, losses.inter {own.inter:g}, losses.ce {own.ce:g}",
+        f"trial 0, as cifar10 has it: {', '.join(f'losses.{name} {value:g}' if value else f'losses.{name} off' for name, value in first.items())}\n",
         "resources: 1 CPU a trial + 1 CPU for the pool",
     ):  # fmt: skip
         assert part in done[0].stdout
@@ -66,7 +67,7 @@ def test_a_dry_run_as_a_program(tmp_path: Path):
 def test_a_dry_run_with_data_checks_it(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     words = [WEIGHTS, "--preset", "digits", "--dry-run", "--out", tmp_path / "s", "--data"]
     assert typed(*words, digits / "train.beton", "--initialise.method", "gan") == 0
-    assert "losses.realism  0.001 to 1" in capsys.readouterr().out
+    assert "losses.realism     0.001 to 1" in capsys.readouterr().out
     assert not (tmp_path / "s").exists()
     assert "none.beton" in mistake(capsys, *words, tmp_path / "none.beton")
 

@@ -62,6 +62,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
         {"extractors.weights": "trained", "losses.ce": 0.5},
         {"extractors.weights": "blend", "losses.matching": "characteristic", "losses.frequencies": 16},
         {"condense.classes_per_step": 4, "condense.codes_per_step": 1},
+        {"losses.regression": 30.0},
         {"condense.precision": "bfloat16"},
         {"extractors.architecture": "resnet18", "condense.images": 80, "initialise.method": "none"},
         {"augment.strategy": [], "extractors.draw": "rank"},
@@ -77,7 +78,7 @@ def test_every_way_through_the_loop(changes: dict[str, Any], digits: Path, tmp_p
     last = records(tmp_path)[-1]
     assert last["images"] >= config.condense.images
     used = {"match", "intra", "inter", "total"}
-    used |= {name for name in ("ce", "realism") if getattr(config.losses, name)}
+    used |= {name for name in ("regression", "ce", "realism") if getattr(config.losses, name)}
     assert {key.removeprefix("loss/") for key in last if key.startswith("loss/")} == used
     images = state.average(torch.arange(10), torch.arange(3))
     assert images.shape == (10, 3, 3, 8, 8)

@@ -9,7 +9,8 @@ from raycondense.presets import PRESETS, get_preset
 
 # Smallest class of the training set, and its resolution as the field uses it.
 SMALLEST_CLASS = {
-    "digits": (174, 8), "fashion_mnist": (6000, 32), "cifar10": (5000, 32), "cifar100": (500, 32),
+    "digits": (174, 8), "fashion_mnist": (6000, 32), "fashion_mnist_16": (6000, 16), "cifar10": (5000, 32),
+    "cifar10_16": (5000, 16), "cifar100": (500, 32),
     "tiny_imagenet": (500, 64), "imagenette": (858, 128), "imagenet1k_64": (732, 64), "imagenet1k_128": (732, 128),
 }  # fmt: skip
 CLASSES = {"cifar100": 100, "tiny_imagenet": 200, "imagenet1k_64": 1000, "imagenet1k_128": 1000}

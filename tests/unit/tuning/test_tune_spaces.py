@@ -56,7 +56,8 @@ def test_space_is_commented_and_says_what_it_is_for(path):
 
 def test_loss_weights_have_a_real_zero_and_sizes_two_objectives():
     weights = Space.load(next(path for path in FILES if path.stem == "loss_weights"))
-    assert {p.path for p in weights.parameters} == {"losses.intra", "losses.inter", "losses.ce", "losses.realism"}
+    names = ("intra", "inter", "regression", "ce", "realism")
+    assert {p.path for p in weights.parameters} == {f"losses.{name}" for name in names}
     assert all(p.log and p.off for p in weights.parameters)
     assert weights.objectives == ("accuracy",)
     assert Space.load(next(path for path in FILES if path.stem == "generator_size")).objectives == ("accuracy", "bytes")
