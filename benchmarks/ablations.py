@@ -5,7 +5,7 @@ split. Runs that share initialisation or condensation share it here too; stopped
 
     raycondense prepare 'cifar10/train-*.parquet' c16/train.beton --resolution 16 --val-fraction 0.1
     python benchmarks/ablations.py --preset cifar10_16 --data c16/train.beton --out runs/ablations \\
-        --studies losses pool start --seeds 0 1 2 3 4 --report docs/results/ablations.md
+        --studies losses:5 pool:3 start:3 --report docs/results/ablations.md
 """
 
 from __future__ import annotations
@@ -45,18 +45,32 @@ class Study(NamedTuple):
 def studies(config: Config) -> dict[str, Study]:
     """All questions, for variants around ``config``."""
     losses, generator, (ipc,) = config.losses, config.generator, config.codebook.ipc
-    weights = {
-        "intra": losses.intra or 0.5,
-        "inter": losses.inter or 3.0,
+    paper = {
+        "losses.intra": losses.intra or 3.0,
+        "losses.inter": losses.inter or 3.0,
     }
+    neither = dict.fromkeys(paper, 0.0)
+    plain = {"losses.regression": 0.0}
     return {
         "losses": Study(
-            f"The paper's two losses, λ_intra = {weights['intra']:g} and λ_inter = {weights['inter']:g}, on and off",
+            f"The paper's two losses, λ_intra = {paper['losses.intra']:g} and λ_inter = {paper['losses.inter']:g}, and "
+            "the feature regression",
             {
-                "neither": {"losses.intra": 0.0, "losses.inter": 0.0},
-                "intra": {"losses.intra": weights["intra"], "losses.inter": 0.0},
-                "inter": {"losses.intra": 0.0, "losses.inter": weights["inter"]},
-                "both": {"losses.intra": weights["intra"], "losses.inter": weights["inter"]},
+                "neither": plain | neither,
+                "intra": plain | paper | {"losses.inter": 0.0},
+                "inter": plain | paper | {"losses.intra": 0.0},
+                "both": plain | paper,
+                "regression and both": paper,
+            },
+        ),
+        "regression": Study(
+            "Feature regression: weight and ridge",
+            {
+                f"weight {times * losses.regression:g}, ridge {ridge:g}": {
+                    "losses.regression": times * losses.regression, "losses.regression_ridge": ridge,
+                }
+                for times, ridge in ((1.0, losses.regression_ridge / 10), (0.3, losses.regression_ridge),
+                                     (3.0, losses.regression_ridge))
             },
         ),
         "factor": Study(
@@ -153,8 +167,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--ipc", type=int, default=10)
     parser.add_argument("--set", nargs="*", default=[], metavar="PATH=VALUE", help="settings, values as YAML")
-    parser.add_argument("--studies", nargs="+", default=[], help="by default all")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument(
+        "--studies",
+        nargs="+",
+        metavar="NAME[:SEEDS]",
+        default=[],
+        help="and with how many seeds; by default all, with 3",
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--report", type=Path, help="write all tables to this Markdown file as well")
@@ -163,16 +182,19 @@ def main() -> None:
     fixed = {"codebook.ipc": [options.ipc], "cluster.workers": 0}
     base = resolve_for_data(override(get_preset(options.preset), {**changes(options.set), **fixed}), options.data)
     known = studies(base)
-    for name in options.studies:
-        if name not in known:
-            parser.error(f"--studies: found {name!r}, valid: {', '.join(known)}")
+    wanted: dict[str, int] = {}
+    for word in options.studies or known:
+        name, _, seeds = word.partition(":")
+        if name not in known or not (seeds or "3").isdecimal():
+            parser.error(f"--studies: found {word!r}, valid: {', '.join(known)}, and :5 behind it for 5 seeds")
+        wanted[name] = int(seeds or 3)
     runner = Runner(options.data, options.out, options.device)
     selecting = Runner(
         options.data, options.out, options.device, select_judge(options.data, options.ipc, options.device)
     )
     found: dict[str, list[Record]] = {}
-    for seed in options.seeds:
-        for name in options.studies or known:
+    for seed in range(max(wanted.values())):
+        for name in (name for name, seeds in wanted.items() if seed < seeds):
             rows = {BASE: {}, **known[name].variants}
             for variant, changed in rows.items():
                 chosen = selecting if name == "select" and changed else runner

@@ -9,8 +9,9 @@ number of steps::
     python benchmarks/quality.py --dataset ./cifar10 --preset cifar10_16 --budget 3m --out runs/quality/cifar10 \\
         --bank-set 50:codebook.factor=1 --report docs/results/quality-cifar10-16.md
 
-``--dataset`` is what ``raycondense prepare`` takes: it is prepared once, at the preset's resolution, with a tenth of each
-class cut off for validation. Or name betons with ``--data`` and ``--test``: to choose settings, a ``-val`` beton as the test.
+``--dataset`` is what ``raycondense prepare`` takes: it is prepared once, at the preset's resolution, with a tenth of
+each class cut off for validation. Or name betons with ``--data`` and ``--test``: to choose settings, a ``-val`` beton
+as the test.
 
 Stopped at any time, the same command goes on: a condensation that had not ended begins again (or its time would not
 be one budget), students that had ended are kept. Ours is measured first, so the device should be doing nothing else.
@@ -219,13 +220,22 @@ def report(benchmark: Benchmark) -> str:
         f"deviation of {judge.students} students ({recipe}; the same for all rows)."
     )
     notes = [f"- {line}" for line in work]
-    lines = [heading, "", *table(benchmark.cells, options.ipc), "", *notes, *provenance(device=options.device, threads=options.threads)]
+    lines = [
+        heading,
+        "",
+        *table(benchmark.cells, options.ipc),
+        "",
+        *notes,
+        *provenance(device=options.device, threads=options.threads),
+    ]
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", help="what `raycondense prepare` takes: a name, folder, npz file or Parquet shards")
+    parser.add_argument(
+        "--dataset", help="what `raycondense prepare` takes: a name, folder, npz file or Parquet shards"
+    )
     parser.add_argument("--preset", help="by default the one named like --dataset")
     parser.add_argument("--data", type=Path, help="beton of the training images, instead of --dataset")
     parser.add_argument("--test", type=Path, help="beton that students are scored on, with --data")

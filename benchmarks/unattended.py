@@ -54,10 +54,8 @@ def plan(quick: bool) -> list[Measurement]:
         )
 
     def ablations(name: str, data: str, preset: str, *names: str, seeds: int = 5) -> Measurement:
-        numbers = [str(seed) for seed in range(1 if quick else seeds)]
-        return Measurement(
-            name, "ablations.py", data, ["--preset", preset, "--studies", *names, "--seeds", *numbers, *every]
-        )
+        studies = [f"{study}:{1 if quick else seeds}" for study in names]
+        return Measurement(name, "ablations.py", data, ["--preset", preset, "--studies", *studies, *every])
 
     return [
         quality("cifar10-10", "cifar10", "cifar10", 10),

@@ -114,7 +114,7 @@ def gathered(own: Tensor, host: Host, lengths: Sequence[int]) -> Tensor:
     """
     if host.world_size == 1:
         return own
-    everyones: Tensor = _Gathered.apply(own, host, lengths)  # type: ignore[no-untyped-call]
+    everyones: Tensor = _Gathered.apply(own, host, lengths)
     return everyones
 
 

@@ -106,8 +106,8 @@ def cifar10_16() -> Config:
 def fashion_mnist_16() -> Config:
     """Fashion-MNIST made smaller to 16 px, in minutes on two CPUs.
 
-    Values chosen on validation images; docs/results/quality-fashion-mnist-16.md has what they reach and the command. Four
-    images in the place of one (``codebook.factor`` 2) are worth it for a single image per class, not for ten.
+    Values chosen on validation images; docs/results/quality-fashion-mnist-16.md has what they reach and the command.
+    Four images in the place of one (``codebook.factor`` 2) are worth it for a single image per class, not for ten.
     """
     base = cifar10_16()
     return dataclasses.replace(

@@ -231,8 +231,7 @@ class CondenseStep:
                 everyones = gathered(features, self._host, self._lengths(step_classes))
                 first = sum(self._lengths(step_classes)[: self._host.rank])
             named["regression"] = [
-                share
-                * losses.feature_regression(targets.features, everyones[:, bank], config.regression_ridge, first)
+                share * losses.feature_regression(targets.features, everyones[:, bank], config.regression_ridge, first)
                 for bank in banks
             ]
         total = len(labels) // count * step_classes

@@ -16,10 +16,9 @@ def feature_regression(real: Tensor, synthetic: Tensor, ridge: float, first: int
     """Error on real features of the ridge regression from synthetic features to classes.
 
     ``Σ_c mean_m ½ ‖ y_c − f(x_cm) Sᵀ (S Sᵀ + λ I)⁻¹ Y ‖²`` with the synthetic features S of all classes, one-hot labels
-    less their mean Y, and λ = ``ridge`` times the mean square norm of a row of S: neural feature regression, Zhou et al.,
-    *Dataset Distillation using Neural Feature Regression*, arXiv 2206.00719, equation 5. It asks of an image what the
-    matching losses do not: that classes can be told apart by it. It takes the place of an inter-class loss
-    (docs/results/ablations.md).
+    less their mean Y (y_c is that of class c), and λ = ``ridge`` times the mean square norm of a row of S: Zhou et al.,
+    *Dataset Distillation using Neural Feature Regression*, arXiv 2206.00719, equation 5. It asks of images what the
+    matching losses do not: that classes can be told apart by them (docs/results/ablations.md).
 
     Workers with different real images pass the synthetic features of all classes: their losses, and the gradients of
     the synthetic features, then add up to one worker's.

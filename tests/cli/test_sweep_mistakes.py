@@ -43,7 +43,8 @@ def test_a_dry_run_as_a_program(tmp_path: Path):
         WEIGHTS, "--preset", "cifar10", "--seed", "3", "--workers-per-trial", "1", "--concurrent", "1", "--dry-run",
     ]  # fmt: skip
     own = get_preset("cifar10").losses
-    first = {name: getattr(own, name) for name in ("intra", "inter", "regression", "ce")}
+    names = ("intra", "inter", "regression", "ce")
+    first = {name: f"{getattr(own, name):g}" if getattr(own, name) else "off" for name in names}
     done = [
         subprocess.run(
             [sys.executable, "-m", "raycondense.cli", "sweep", *map(str, words)],
@@ -56,7 +57,7 @@ def test_a_dry_run_as_a_program(tmp_path: Path):
     for part in (
         "space loss_weights: weights", "losses.intra       0.01 to 100", "losses.realism: left out",
         "most validation accuracy", "20 trials, judged at 711,111",
-        f"trial 0, as cifar10 has it: {', '.join(f'losses.{name} {value:g}' if value else f'losses.{name} off' for name, value in first.items())}\n",
+        f"trial 0, as cifar10 has it: {', '.join(f'losses.{name} {value}' for name, value in first.items())}\n",
         "resources: 1 CPU a trial + 1 CPU for the pool",
     ):  # fmt: skip
         assert part in done[0].stdout
