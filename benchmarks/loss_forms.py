@@ -43,7 +43,7 @@ from raycondense.configfile import override
 from raycondense.evaluation.protocols import protocol
 from raycondense.losses._numerics import log_mean_exp_of_others, unit
 from raycondense.presets import get_preset
-from raycondense.step import CondenseStep
+from raycondense.step import CondenseStep, Seen, Targets
 
 TEMPERATURE = 0.1
 SETTINGS: dict[str, Any] = {
@@ -119,13 +119,10 @@ def added_losses(added: list[tuple[Form, float]]) -> Any:
     """Inside of it a step's matching loss is larger by the added forms."""
     plain = CondenseStep._losses
 
-    def losses(
-        self: CondenseStep, images: Tensor, labels: Tensor, step: int, extractor: Any, targets: Any, *rest: Any
-    ) -> Any:
-        named = plain(self, images, labels, step, extractor, targets, *rest)
+    def losses(self: CondenseStep, seen: Seen, labels: Tensor, targets: Targets, *rest: Any) -> dict[str, Tensor]:
+        named = plain(self, seen, labels, targets, *rest)
+        features = seen.embedding.float().unflatten(0, (len(targets.features), -1))
         if added:
-            features = extractor(self._augmented(images, step, labels)).embedding.float()
-            features = features.unflatten(0, (len(targets.features), -1))
             named["match"] = named["match"] + sum(weight * form(targets.features, features) for form, weight in added)
         return named
 

@@ -274,7 +274,8 @@ class CondenseConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Autocast of generator and extractors; auto is bfloat16 on GPUs that have it, float32 elsewhere."""
     two_pass: int = 0
-    """Images at a time in the second pass of two-pass gradients, which saves memory; 0 is one pass."""
+    """Images that go through the networks at a time, twice each, so that memory does not grow with the images of a step
+    (two-pass gradients); 0 is all at once."""
     log_images: int = 20_000
     """Real images seen between two log records."""
     checkpoint_images: int = 200_000

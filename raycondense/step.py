@@ -7,6 +7,7 @@ gradient of the loss over all of the step's classes.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from raycondense.config import Config
 from raycondense.data.batches import ClassBatch
 from raycondense.data.normalize import Normalize
 from raycondense.host import Host, gathered
+from raycondense.models.extractors import Extractor
 from raycondense.seeds import derive_seed, seeded_generator
 from raycondense.state import TrainState
 from raycondense.stopwatch import Stopwatch
@@ -35,6 +37,32 @@ class Targets(NamedTuple):
     """For each bank real samples' repulsion [C], where the intra-class loss stops; None is no bound."""
     frequencies: Tensor | None
     """Random frequencies [T, D] of the characteristic-function distance."""
+
+
+class Seen(NamedTuple):
+    """What the losses know of n synthetic images."""
+
+    embedding: Tensor
+    """[n, D], of the extractor."""
+    logits: Tensor
+    """[n, num_classes], of the extractor."""
+    scores: Tensor | None
+    """[n], of the discriminator; None without the realism loss."""
+
+    @property
+    def parts(self) -> list[Tensor]:
+        """The tensors that there are."""
+        return [part for part in self if part is not None]
+
+    @classmethod
+    def joined(cls, seen: list[Seen]) -> Seen:
+        """What was seen of all images, from what was seen of some at a time."""
+        scores = [one.scores for one in seen if one.scores is not None]
+        return cls(
+            torch.cat([one.embedding for one in seen]),
+            torch.cat([one.logits for one in seen]),
+            torch.cat(scores) if scores else None,
+        )
 
 
 class CondenseStep:
@@ -90,19 +118,17 @@ class CondenseStep:
         extractor = self._state.pool.draw(batch.step, self._host.rank)
         targets = self._targets(batch, extractor, banks)
 
-        stopwatch.start("generator")
         codes = model.codebook.codes.detach()[classes][:, positions].requires_grad_(updater.codes_need_gradient)
         labels = classes.repeat_interleave(len(positions))
-        with self._autocast():
-            if config.condense.two_pass:
-                with torch.no_grad():
-                    chunks = zip(*self._chunks(codes, labels), strict=True)
-                    images = torch.cat([model.generator(part, names) for part, names in chunks])
-                images.requires_grad_()
-            else:
-                images = model.generator(codes.flatten(0, 1), labels)
-                self._begins_backwards("generator", images)
-            named = self._losses(images, labels, batch.step, extractor, targets, banks, step_classes)
+        chunks = self._chunks(codes.flatten(0, 1), labels)
+        two_pass = len(chunks) > 1
+        with torch.no_grad() if two_pass else contextlib.nullcontext():
+            seen = [self._see(*chunk, batch.step, extractor) for chunk in chunks]
+        whole = Seen.joined(seen)
+        if two_pass:
+            for part in whole.parts:
+                part.requires_grad_()
+        named = self._losses(whole, labels, targets, banks, step_classes)
         weights = {
             "match": config.losses.matching_weight,
             "intra": config.losses.intra,
@@ -111,18 +137,9 @@ class CondenseStep:
             "ce": config.losses.ce,
             "realism": config.losses.realism,
         }
-        total = torch.stack([weights[name] * value for name, value in named.items()]).sum()
-        if config.condense.two_pass:
-            # GLaD's two passes: the loss's gradient at the images, then back through the generator in chunks.
-            (gradient,) = torch.autograd.grad(total, images)
-            stopwatch.start("generator")
-            parts = zip(*self._chunks(codes, labels), gradient.split(config.condense.two_pass), strict=True)
-            for part, names, part_gradient in parts:
-                with self._autocast():
-                    again = model.generator(part, names)
-                again.backward(part_gradient.to(again.dtype))
-        else:
-            total.backward()
+        torch.stack([weights[name] * value for name, value in named.items()]).sum().backward()
+        if two_pass:
+            self._second_pass(chunks, whole, batch.step, extractor)
         stopwatch.start("update")
         if codes.grad is not None:
             updater.add_code_gradient(labels, positions.repeat(len(classes)), codes.grad.flatten(0, 1))
@@ -132,6 +149,35 @@ class CondenseStep:
             named["inter"] = named["inter"] / self._host.world_size
         shares = {name: value.detach() for name, value in named.items()}
         return shares | {"total": torch.stack([weights[name] * value for name, value in shares.items()]).sum()}
+
+    def _see(self, codes: Tensor, labels: Tensor, step: int, extractor: Extractor) -> Seen:
+        """What extractor and discriminator say of the images of codes [n, d]."""
+        critic = self._state.discriminator if self._config.losses.realism else None
+        self._stopwatch.start("generator")
+        with self._autocast():
+            images = self._state.model.generator(codes, labels)
+            self._begins_backwards("generator", images)
+            self._stopwatch.start("extractors")
+            features = extractor(self._augmented(images, step, labels))
+            self._begins_backwards("extractors", features.embedding)
+            scores = None if critic is None else critic(self._normalize(images), labels)
+        self._stopwatch.start("losses")
+        return Seen(features.embedding, features.logits, scores)
+
+    def _second_pass(self, chunks: list[tuple[Tensor, Tensor]], whole: Seen, step: int, extractor: Extractor) -> None:
+        """Send the loss's gradient at what was seen back to the codes, a chunk at a time (GLaD, arXiv 2305.01649, does
+        so for the generator alone): the same gradient, without the graph of all images at once."""
+        size = self._config.condense.two_pass
+        wanted = [part.grad is not None for part in whole.parts]
+        gradients = [part.grad.split(size) for part in whole.parts if part.grad is not None]
+        for chunk, chunk_gradients in zip(chunks, zip(*gradients, strict=True), strict=True):
+            again = itertools.compress(self._see(*chunk, step, extractor).parts, wanted)
+            torch.autograd.backward(list(again), list(chunk_gradients))
+
+    def _chunks(self, values: Tensor, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """``values`` [n, …] and ``labels`` [n] in parts of ``condense.two_pass``, or whole."""
+        size = self._config.condense.two_pass or len(labels)
+        return list(zip(values.split(size), labels.split(size), strict=True))
 
     def _begins_backwards(self, part: str, output: Tensor) -> None:
         """When the gradient of ``output`` is known, the backward pass of ``part`` begins."""
@@ -162,24 +208,23 @@ class CondenseStep:
             start += len(chosen)
         return torch.cat(positions).to(self._host.device), banks
 
-    def _chunks(self, codes: Tensor, labels: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        size = self._config.condense.two_pass
-        return codes.flatten(0, 1).split(size), labels.split(size)
-
     def _augmented(self, images: Tensor, step: int, labels: Tensor) -> Tensor:
         seed = derive_seed(self._config.seed, "augment", step)
         return dsa(self._normalize(images), self._config.augment.strategy, seed, groups=labels)
 
     @torch.no_grad()
-    def _targets(self, batch: ClassBatch, extractor: torch.nn.Module, banks: list[slice]) -> Targets:
+    def _targets(self, batch: ClassBatch, extractor: Extractor, banks: list[slice]) -> Targets:
         config, device = self._config.losses, self._host.device
         images = batch.images.to(device)
         count, per_class = images.shape[:2]
         labels = batch.classes.to(device).repeat_interleave(per_class)
         with self._autocast():
-            features = extractor(self._augmented(images.flatten(0, 1), batch.step, labels)).embedding
+            parts = [
+                extractor(self._augmented(part, batch.step, names)).embedding
+                for part, names in self._chunks(images.flatten(0, 1), labels)
+            ]
         self._stopwatch.start("losses")
-        features = features.float().unflatten(0, (count, per_class))
+        features = torch.cat(parts).float().unflatten(0, (count, per_class))
         bounded = config.intra > 0 and config.intra_bounded
         spreads = [
             losses.spread(features, config.intra_temperature, bank.stop - bank.start) if bounded else None
@@ -192,23 +237,12 @@ class CondenseStep:
         return Targets(features, spreads, frequencies)
 
     def _losses(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        step: int,
-        extractor: torch.nn.Module,
-        targets: Targets,
-        banks: list[slice],
-        step_classes: int,
+        self, seen: Seen, labels: Tensor, targets: Targets, banks: list[slice], step_classes: int
     ) -> dict[str, Tensor]:
-        """Named losses of images [C·K, 3, R, R]: means over the step's classes and over banks."""
+        """Named losses of what was seen of C·K images: means over the step's classes and over banks."""
         config = self._config.losses
-        self._stopwatch.start("extractors")
-        found = extractor(self._augmented(images, step, labels))
-        self._begins_backwards("extractors", found.embedding)
-        self._stopwatch.start("losses")
         count = len(targets.features)
-        features = found.embedding.float().unflatten(0, (count, -1))
+        features = seen.embedding.float().unflatten(0, (count, -1))
         share = 1.0 / (step_classes * len(banks))
         named: dict[str, list[Tensor]] = {"match": []}
         for bank, bound in zip(banks, targets.spreads, strict=True):
@@ -236,10 +270,9 @@ class CondenseStep:
             ]
         total = len(labels) // count * step_classes
         if config.ce:
-            named["ce"] = [losses.cross_entropy(found.logits.float(), labels, total)]
-        if config.realism and self._state.discriminator is not None:
-            scores = self._state.discriminator(self._normalize(images), labels)
-            named["realism"] = [losses.realism(scores.float(), total)]
+            named["ce"] = [losses.cross_entropy(seen.logits.float(), labels, total)]
+        if seen.scores is not None:
+            named["realism"] = [losses.realism(seen.scores.float(), total)]
         return {name: torch.stack(values).sum() for name, values in named.items()}
 
     def _inter(self, own: Tensor, step_classes: int) -> Tensor:

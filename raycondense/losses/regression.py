@@ -17,7 +17,7 @@ def feature_regression(real: Tensor, synthetic: Tensor, ridge: float, first: int
 
     ``Σ_c mean_m ½ ‖ y_c − f(x_cm) Sᵀ (S Sᵀ + λ I)⁻¹ Y ‖²`` with the synthetic features S of all classes, one-hot labels
     less their mean Y (y_c is that of class c), and λ = ``ridge`` times the mean square norm of a row of S: Zhou et al.,
-    *Dataset Distillation using Neural Feature Regression*, arXiv 2206.00719, equation 5. It asks of images what the
+    *Dataset Distillation using Neural Feature Regression*, arXiv 2206.00719 (its loss). It asks of images what the
     matching losses do not: that classes can be told apart by them (docs/results/ablations.md).
 
     Workers with different real images pass the synthetic features of all classes: their losses, and the gradients of

@@ -180,10 +180,12 @@ def test_the_split_of_a_step(
     )
     host = _SlowHost(tmp_path, passing)
     condense.run(config, digits / "train.beton", host)
-    # 20 images; with two passes in two parts, each generated twice.
-    generator = 1 + 2 if not two_pass else 2 * 1 + 2 * (1 + 2)
+    # 20 images, with two passes in two parts, each seen twice; 80 real images in five.
+    once, twice = (0, 1) if not two_pass else (2, 2)
+    generator = once * 1 + twice * (1 + 2)
+    extractors = (5 if two_pass else 1) * 10 + once * 10 + twice * (10 + 20)
     expected = {
-        "data": 0, "generator": generator, "extractors": 10 + 10 + 20, "losses": 300, "all_reduce": 5, "update": 0,
+        "data": 0, "generator": generator, "extractors": extractors, "losses": 300, "all_reduce": 5, "update": 0,
     }  # fmt: skip
     assert len(host.records) == 2
     for record in host.records:
