@@ -126,6 +126,14 @@ def studies(config: Config) -> dict[str, Study]:
                 },
             },
         ),
+        "bytes": Study(
+            f"Codes per class against width, all in the bytes of {ipc} images per class (int8)",
+            {
+                f"width {width}, codes of {dim}": found
+                for width, dim in ((8, 16), (8, 32), (16, 16), (16, 32), (20, 32))
+                if (found := _within(config, ipc, width, dim))
+            },
+        ),
         "weights": Study(
             "How weights are stored", {kind: {"evaluation.weights": kind} for kind in ("float16", "int8")}
         ),
@@ -149,9 +157,28 @@ def studies(config: Config) -> dict[str, Study]:
         ),
         "select": Study(
             "Over-generate, then keep the best by teacher agreement and k-center coverage",
-            {f"{times} times as many, {ipc} kept": {"codebook.ipc": [times * ipc]} for times in (2, 4)},
+            {
+                f"{times} times as many": {
+                    "codebook.ipc": [times * ipc], "condense.codes_per_step": config.codebook.images_per_class(ipc),
+                }
+                for times in (2, 4)
+            },
         ),
     }  # fmt: skip
+
+
+def _within(config: Config, ipc: int, width: int, dim: int) -> Changes | None:
+    """A smaller generator with as many codes as fit into ``ipc`` uint8 images a class; None for too few."""
+    budget = ipc * config.data.num_classes * 3 * config.data.resolution**2
+    changed: Changes = {
+        "generator": {"width": width, "max_width": 2 * width, "class_dim": 8}, "codebook.dim": dim,
+        "evaluation.weights": "int8", "condense.codes_per_step": 4 * ipc,
+    }  # fmt: skip
+    fitting = [
+        bank for bank in range(1, 200)
+        if rounded_bytes(override(config, {**changed, "codebook.ipc": [bank]}), "int8", bank) <= budget
+    ]  # fmt: skip
+    return {**changed, "codebook.ipc": [max(fitting)]} if fitting and max(fitting) >= ipc else None
 
 
 def _widths(generator: GeneratorConfig, factor: float) -> Changes:

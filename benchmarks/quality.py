@@ -83,7 +83,8 @@ class Benchmark:
         """Settings of the run with one bank of ``ipc`` images per class."""
         prefix = f"{ipc}:"
         own = changes([word.removeprefix(prefix) for word in self.options.bank_set if word.startswith(prefix)])
-        return resolve_for_data(override(self.base, {**own, "codebook.ipc": [ipc]}), self.options.data)
+        images = {} if self.options.accounting == "bytes" else {"codebook.ipc": [ipc]}
+        return resolve_for_data(override(self.base, {**images, **own}), self.options.data)
 
     def bank(self, ipc: int) -> None:
         """Condense for one number of images per class and judge all rows but the GAN's."""
@@ -91,15 +92,21 @@ class Benchmark:
         out = options.out / f"ipc-{ipc}"
         fitted = fit(config, options.data, out, options.device, options.budget)
         self.facts.append({"ipc": ipc, "factor": config.codebook.factor, **fitted})
-        self._evaluate(out, config, ipc, accountings=("bank",), baselines=BASELINES)
-        self._evaluate(out, config, ipc, accountings=("stream",))
+        self._evaluate(out, config, ipc, accountings=(options.accounting,), baselines=BASELINES)
+        if options.accounting == "bank":
+            self._evaluate(out, config, ipc, accountings=("stream",))
         for method, factor in (("pixel-dm", 1), ("pixel-dm-small", config.codebook.factor)):
             if method == "pixel-dm" or factor > 1:
                 steps = self._pixel_steps(out / f"{method}.json", config, ipc, factor)
                 self.facts[-1][method] = steps
                 extra = ("kmeans-small",) if method in SMALL else ()
                 self._evaluate(
-                    out, config, ipc, accountings=("bank",), baselines=(method, *extra), pixel_dm_steps=steps
+                    out,
+                    config,
+                    ipc,
+                    accountings=(options.accounting,),
+                    baselines=(method, *extra),
+                    pixel_dm_steps=steps,
                 )
 
     def _pixel_steps(self, file: Path, config: Config, ipc: int, factor: int) -> int:
@@ -116,7 +123,8 @@ class Benchmark:
             out / "artifact", options.test, config=judge, ipc=[ipc], train_data=options.data, device=options.device,
             store=options.out / "store", save=False,
         )  # fmt: skip
-        for row in found.rows:
+        # With soft labels there is a row of hard ones beside ours: soft ones are a table of their own.
+        for row in (row for row in found.rows if row.labels == judge.labels):
             self.cells[row.method, row.accounting, ipc] = (row.accuracy, row.std or 0.0)
 
     def gan(self) -> None:
@@ -179,7 +187,7 @@ def table(cells: Cells, banks: Sequence[int]) -> list[str]:
     """Accuracy by method, accounting and images per class, and what ours has more in the same accounting."""
     heads = [f"IPC {ipc}" for ipc in banks] + [f"ours less it, IPC {ipc}" for ipc in banks]
     lines = [f"| method | accounting | {' | '.join(heads)} |", f"|---|---|{'---:|' * len(heads)}"]
-    for accounting in ("bank", "stream"):
+    for accounting in ("bank", "bytes", "stream"):
         for method in ORDER:
             found = [cells.get((method, accounting, ipc)) for ipc in banks]
             if not any(found):
@@ -212,7 +220,7 @@ def report(benchmark: Benchmark) -> str:
     preset = f"{options.preset}{' with ' + ', '.join(chosen) if chosen else ''}"
     recipe = (
         f"{judge.optimizer} {judge.lr:g} {judge.lr_schedule}, batch {judge.batch}, at most {judge.epochs} epochs and "
-        f"{judge.max_steps or 'any number of'} steps, ConvNet of width {judge.width}"
+        f"{judge.max_steps or 'any number of'} steps, {judge.labels} labels, ConvNet of width {judge.width}"
     )
     heading = (
         f"Budget {options.budget:g} s a row. Preset {preset}, seed {options.seed}. Accuracy in % on the "
@@ -245,6 +253,10 @@ def main() -> None:
     parser.add_argument(
         "--bank-set", nargs="*", default=[], metavar="IPC:PATH=VALUE", help="settings of one bank's run"
     )
+    parser.add_argument(
+        "--accounting", choices=("bank", "bytes"), default="bank",
+        help="bytes: ours is the largest bank that takes no more than so many uint8 images, with evaluation.weights",
+    )  # fmt: skip
     parser.add_argument("--no-dim", action="store_true", help="leave the GAN out")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -262,7 +274,7 @@ def main() -> None:
     for ipc in options.ipc:
         benchmark.bank(ipc)
         print("\n".join(table(benchmark.cells, [ipc])), flush=True)
-    if not options.no_dim:
+    if not options.no_dim and options.accounting == "bank":
         benchmark.gan()
     text = report(benchmark)
     print(text)

@@ -19,6 +19,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,9 @@ LEAST_SECONDS = 20
 QUICK = ["evaluation.max_steps=20", "evaluation.students=2", "evaluation.width=16", "extractors.width=16",
          "extractors.pool_size=1", "extractors.train_steps=5", "initialise.steps=5", "condense.images=12800",
          "generator.width=16", "generator.max_width=32", "data.loader=resident"]  # fmt: skip
+
+
+NO_DIM = ("--no-dim",)
 
 
 class Measurement(NamedTuple):
@@ -47,10 +51,11 @@ def plan(quick: bool) -> list[Measurement]:
     budget = "15s" if quick else "3m"
     every = ["--set", "data.loader=resident", *(QUICK if quick else [])]
 
-    def quality(name: str, data: str, preset: str, *ipc: int, more: tuple[str, ...] = ()) -> Measurement:
+    def quality(name: str, data: str, preset: str, *ipc: int, more: Sequence[str] = (), **settings: Any) -> Measurement:
         banks = [str(number) for number in ipc]
+        words = [f"{path.replace('__', '.')}={json.dumps(value)}" for path, value in settings.items()]
         return Measurement(
-            name, "quality.py", data, ["--preset", preset, "--budget", budget, "--ipc", *banks, *more, *every]
+            name, "quality.py", data, ["--preset", preset, "--budget", budget, "--ipc", *banks, *more, *every, *words]
         )
 
     def ablations(name: str, data: str, preset: str, *names: str, seeds: int = 5) -> Measurement:
@@ -59,13 +64,39 @@ def plan(quick: bool) -> list[Measurement]:
 
     return [
         quality("cifar10-10", "cifar10", "cifar10", 10),
-        quality("cifar10-1-50", "cifar10", "cifar10", 1, 50, more=("--no-dim",)),
+        quality("cifar10-1-50", "cifar10", "cifar10", 1, 50, more=NO_DIM),
         ablations("losses", "cifar10", "cifar10", "losses"),
-        quality("cifar100-10", "cifar100", "cifar100", 10, more=("--no-dim",)),
-        quality("imagenette-10", "imagenette", "imagenette", 10, more=("--no-dim",)),
-        quality("fashion_mnist", "fashion_mnist", "fashion_mnist", 1, 10, 50, more=("--no-dim",)),
+        quality("cifar100-10", "cifar100", "cifar100", 10, more=NO_DIM),
+        quality("imagenette-10", "imagenette", "imagenette", 10, more=NO_DIM, data__resolution=64),
+        quality(
+            "cifar10-bytes-10",
+            "cifar10",
+            "cifar10",
+            10,
+            more=("--accounting", "bytes"),
+            evaluation__weights="int8",
+            generator__width=16,
+            generator__max_width=32,
+            generator__class_dim=8,
+            codebook__dim=32,
+            codebook__ipc=[50],
+        ),
+        quality(
+            "cifar10-soft-10",
+            "cifar10",
+            "cifar10",
+            10,
+            more=NO_DIM,
+            evaluation__protocol="soft",
+            evaluation__labels="soft",
+            evaluation__optimizer="adamw",
+            evaluation__lr=1e-3,
+            evaluation__lr_schedule="cosine",
+            evaluation__cutmix=1.0,
+        ),
+        quality("fashion_mnist", "fashion_mnist", "fashion_mnist", 1, 10, 50, more=NO_DIM),
         ablations("method", "cifar10", "cifar10", "pool", "matching", "ce", "start", "generator", seeds=3),
-        ablations("sizes", "cifar10", "cifar10", "weights", "small", "shape", seeds=3),
+        ablations("sizes", "cifar10", "cifar10", "weights", "small", "shape", "bytes", seeds=3),
     ]
 
 
