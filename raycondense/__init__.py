@@ -21,7 +21,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from raycondense import presets
-    from raycondense.api import evaluate, fit, sweep, write_report
+    from raycondense.api import evaluate, fit, plan, sweep, write_report
     from raycondense.artifact.load import Artifact, load
     from raycondense.config import Config
     from raycondense.data.prepare import prepare
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 logging.getLogger(__name__).addFilter(SecretsFilter())
 
 __all__ = [
-    "Artifact", "Config", "__version__", "evaluate", "fit", "load", "prepare", "presets", "sweep", "write_report",
+    "Artifact", "Config", "__version__", "evaluate", "fit", "load", "plan", "prepare", "presets", "sweep",
+    "write_report",
 ]  # fmt: skip
 
 # Public name → module that holds it; "" is a module of its own.
@@ -40,6 +41,7 @@ _PLACES = {
     "evaluate": "api",
     "fit": "api",
     "load": "artifact.load",
+    "plan": "api",
     "prepare": "data.prepare",
     "presets": "",
     "sweep": "api",

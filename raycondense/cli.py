@@ -21,6 +21,7 @@ from raycondense.redact import without_secrets
 
 VERBS = {
     "prepare": "turn a folder, Parquet shards, a torchvision dataset or an .npz into a .beton",
+    "plan": "say what a run will take: size, memory, speed, time and cost, from steps on made-up images",
     "fit": "condense a .beton into a generator",
     "evaluate": "train students on an artefact and on the baselines, and print the table",
     "sweep": "search loss weights, learning rates or sizes with many short runs, and evaluate the best",
@@ -55,9 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if words[0] not in VERBS:
             raise ConfigError(choices_message("verb", words[0], VERBS))
-        from raycondense import verbs, verbs_leaderboard, verbs_submit, verbs_sweep
+        from raycondense import verbs, verbs_leaderboard, verbs_plan, verbs_submit, verbs_sweep
 
-        rooms = {"leaderboard": verbs_leaderboard, "submit": verbs_submit, "sweep": verbs_sweep}
+        rooms = {
+            "leaderboard": verbs_leaderboard, "plan": verbs_plan, "submit": verbs_submit, "sweep": verbs_sweep,
+        }  # fmt: skip
         room = rooms.get(words[0], verbs)
         run: Callable[[list[str]], int] = getattr(room, words[0])
         return run(words[1:])

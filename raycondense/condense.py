@@ -9,12 +9,14 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from raycondense.config import Config
 from raycondense.data.normalize import Normalize
 from raycondense.data.open import open_class_batches
 from raycondense.data.sidecar import Sidecar
+from raycondense.errors import RunError
 from raycondense.host import Host
 from raycondense.initialise import fit_reconstruction, pretrain_gan, train_pool
 from raycondense.progress import Progress
@@ -38,6 +40,7 @@ def run(config: Config, train: Path, host: Host) -> TrainState:
 
     Raises:
         DivergedError: a loss became non-finite.
+        RunError: memory did not do; the message says what to lower.
         Interrupted: the host asked to stop; a checkpoint was saved.
     """
     sidecar = Sidecar.load(train)
@@ -62,11 +65,38 @@ def advance(config: Config, train: Path, state: TrainState, host: Host, *, until
         "condense": condense,
     }
     while state.stage != until:
-        works[state.stage](config, train, state, host, Progress(config, state, host))
+        try:
+            works[state.stage](config, train, state, host, Progress(config, state, host))
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise RunError(
+                f"stage {state.stage}: out of memory on {host.device}; {_smaller(config, state.stage)}"
+            ) from error
         if state.stage == "reconstruct":
             state.average.load_state_dict(state.model.state_dict())
         state.next_stage()
         host.save_checkpoint(state.name, state.save)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch could not get the memory that it wanted; on a CPU it has no type of error for it."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _smaller(config: Config, stage: str) -> str:
+    """What to change where a stage does not fit into memory."""
+    settings, chunk = config.condense, config.condense.two_pass
+    if stage != "condense":
+        name = {"pool": "extractors.train_batch", "gan": "initialise.gan_batch"}.get(stage, "initialise.batch")
+        section, _, field = name.partition(".")
+        return f"lower {name} (found {getattr(getattr(config, section), field)})"
+    two_pass = f"lower condense.two_pass (found {chunk})" if chunk else "set condense.two_pass (found 0) to 256"
+    return (
+        f"{two_pass}, which bounds the images that are held at once; or lower condense.classes_per_step (found "
+        f"{settings.classes_per_step}) or condense.real_per_class (found {settings.real_per_class}), use more workers"
+        + ("" if settings.precision == "bfloat16" else "; condense.precision bfloat16 halves what is held")
+    )
 
 
 def condense(config: Config, train: Path, state: TrainState, host: Host, progress: Progress) -> None:

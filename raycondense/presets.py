@@ -61,8 +61,8 @@ def digits() -> Config:
 
 
 # Losses beside extractors of width 128, whose 2048 features make the matching loss, a sum, four times as large as the
-# 512 of the presets at 16 px, where they were chosen. The weight of the regression is scaled by the ratio of the losses'
-# gradients on random networks (0.0088 of matching's at weight 1 and ridge 1 there, 0.0021 here).
+# 512 of the presets at 16 px, where they were chosen. The weight of the regression is scaled by the ratio of the
+# losses' gradients on random networks (0.0088 of matching's at weight 1 and ridge 1 there, 0.0021 here).
 _WIDE = LossConfig(regression=400.0, regression_ridge=1.0, ce=2.0, inter=0.0, intra=0.0)
 
 

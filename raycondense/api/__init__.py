@@ -3,6 +3,7 @@
 from raycondense.api.claim import claim_folder
 from raycondense.api.evaluating import evaluate, evaluate_many, recorded_protocol, write_report
 from raycondense.api.fitting import FitResult, fit, resolve_config, resolve_for_data
+from raycondense.api.planning import plan
 from raycondense.api.sweeping import plan_sweep, sweep
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "evaluate",
     "evaluate_many",
     "fit",
+    "plan",
     "plan_sweep",
     "recorded_protocol",
     "resolve_config",

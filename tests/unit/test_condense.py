@@ -15,7 +15,7 @@ from torch import Tensor
 from raycondense import condense
 from raycondense.config import Config
 from raycondense.configfile import override
-from raycondense.errors import CheckpointError, DivergedError, Interrupted
+from raycondense.errors import CheckpointError, DivergedError, Interrupted, RunError
 from raycondense.host import LocalHost
 from raycondense.losses import matching_mean
 from raycondense.presets import get_preset
@@ -236,6 +236,29 @@ def test_a_loss_that_is_not_finite_stops_the_run(digits: Path, tmp_path: Path, m
     assert checkpoints[-1] == "3-condense-000000004"
     state = torch.load(tmp_path / "checkpoints" / checkpoints[-1] / "state.pt", weights_only=True)
     assert all(bool(value.isfinite().all()) for value in state["model"].values())
+
+
+@pytest.mark.parametrize(
+    ("error", "stage", "message"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "condense", r"set condense.two_pass \(found 0\) to 256"),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+            "reconstruct",
+            "lower initialise.batch",
+        ),
+    ],
+)
+def test_lack_of_memory_names_what_to_lower(
+    error: RuntimeError, stage: str, message: str, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacking(*args: Any, **kwargs: Any) -> Tensor:
+        raise error
+
+    places = {"condense": "raycondense.losses.matching_mean", "reconstruct": "torch.nn.functional.mse_loss"}
+    monkeypatch.setattr(places[stage], lacking)
+    with pytest.raises(RunError, match=f"stage {stage}: out of memory on cpu; {message}"):
+        run(tiny(), digits, tmp_path)
 
 
 def test_a_damaged_checkpoint_is_passed_over(digits: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
