@@ -84,7 +84,7 @@ def studies(config: Config) -> dict[str, Study]:
                 "trained": {"extractors.weights": "trained"},
                 "blend, no cross-entropy": {"losses.ce": 0.0},
                 "blend of 1": {"extractors.pool_size": 1},
-                "blend of 8": {"extractors.pool_size": 8},
+                "blend of 6": {"extractors.pool_size": 6},
                 "a quarter of the training": {"extractors.train_steps": max(1, config.extractors.train_steps // 4)},
             },
         ),
@@ -130,7 +130,7 @@ def studies(config: Config) -> dict[str, Study]:
             f"Codes per class against width, all in the bytes of {ipc} images per class (int8)",
             {
                 f"width {width}, codes of {dim}": found
-                for width, dim in ((8, 16), (8, 32), (16, 16), (16, 32), (20, 32))
+                for width, dim in ((8, 32), (16, 16), (16, 32), (20, 32))
                 if (found := _within(config, ipc, width, dim))
             },
         ),
@@ -144,7 +144,7 @@ def studies(config: Config) -> dict[str, Study]:
                     "generator.width": width, "generator.max_width": 2 * width, "codebook.dim": dim,
                     "evaluation.weights": "float16",
                 }
-                for width, dim in ((32, 32), (16, 32), (8, 32), (4, 16))
+                for width, dim in ((32, 32), (16, 32), (8, 32))
             },
         ),
         "students": Study(
