@@ -48,7 +48,7 @@ class Measurement(NamedTuple):
 
 def plan(quick: bool) -> list[Measurement]:
     """All measurements, most valuable first."""
-    budget = "15s" if quick else "3m"
+    budget = "40s" if quick else "3m"
     every = ["--set", "data.loader=resident", *(QUICK if quick else [])]
 
     def quality(name: str, data: str, preset: str, *ipc: int, more: Sequence[str] = (), **settings: Any) -> Measurement:
