@@ -14,7 +14,7 @@ from raycondense.report.figures import Figure, Theme, render, short
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MARKERS = "os^DvPXph"
+MARKERS = "os^DvPXph<>d"
 """One a method, in the order of `METHOD_NAMES`."""
 DASHES: dict[str, Any] = {"bank": "-", "bytes": (0, (4, 1.5)), "stream": (0, (1, 1.2))}
 """Accounting → the line that it is drawn with."""

@@ -42,12 +42,14 @@ LIGHT = Theme(
     ink="#1d2129", muted="#5b6472", grid="#e3e6eb", accent="#2f5fd0", other="#aab3c2", card="#ffffff",
     series=(
         "#2f5fd0", "#c2560a", "#1b7f5c", "#8a4fbe", "#c0304f", "#0f7f95", "#8a6d1d", "#d03d98", "#4d5a6b", "#6b8e23",
+        "#7a4a2b",
     ),
 )  # fmt: skip
 DARK = Theme(
     ink="#e7eaf0", muted="#9aa4b4", grid="#2c323c", accent="#7ea6ff", other="#566072", card="#1a1e25",
     series=(
         "#7ea6ff", "#f0a05a", "#5fcfa3", "#c79bf0", "#ff8fa3", "#5fc9dd", "#d9bf6a", "#f58fd0", "#b3bfd0", "#a9c95c",
+        "#d8a68a",
     ),
 )  # fmt: skip
 

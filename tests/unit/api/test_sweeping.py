@@ -111,7 +111,7 @@ def test_a_dry_run_says_what_will_happen(preset):
     found = lines(0, CPU=8.0, GPU=1.0)
     text = "\n".join(found)
     assert "losses.intra  0.001 to 10" in text
-    assert f"trial 0, as {preset} has it: losses.intra 0.1" in text
+    assert f"trial 0, as {preset} has it: losses.intra {config.losses.intra or 'off'}" in text
     examples = [line for line in found if line.startswith("for example: losses.intra ")]
     assert len(set(examples)) == 3
     assert examples == [line for line in lines(0, CPU=1.0) if line.startswith("for example")], "by seed"

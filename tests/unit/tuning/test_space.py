@@ -185,10 +185,12 @@ def test_conditions_on_another_parameter_are_decided_in_each_draw():
 
 
 def test_where_a_condition_does_not_hold_a_loss_is_off():
-    # The preset's own cross-entropy of 0.5 is refused with random extractors.
+    # The preset's own cross-entropy is refused with random extractors.
     config, ce = get_preset("cifar10"), {"log": [0.01, 10], "when": {"extractors.weights": "blend"}}
     weights = {"choice": ["random", "blend"]}
-    with pytest.raises(ConfigError, match=r"losses\.ce: found 0\.5, valid: 0 unless extractors\.weights"):
+    with pytest.raises(
+        ConfigError, match=rf"losses\.ce: found {config.losses.ce}, valid: 0 unless extractors\.weights"
+    ):
         space_of(extractors__weights=weights, losses__ce=ce).for_config(config)
     space = space_of(extractors__weights=weights, losses__ce={**ce, "off": 0.1}).for_config(config)
     drawn = [space.sample(random.Random(seed)) for seed in range(30)]
@@ -197,7 +199,7 @@ def test_where_a_condition_does_not_hold_a_loss_is_off():
     assert all(space.contains(values) for values in drawn)
     assert not space.contains({"extractors.weights": "random", "losses.ce": 0.5})
     assert not space.contains({"extractors.weights": "random"})
-    assert space.start(config) == ({"extractors.weights": "blend", "losses.ce": 0.5}, ())
+    assert space.start(config) == ({"extractors.weights": "blend", "losses.ce": config.losses.ce}, ())
 
 
 def test_samples_depend_on_the_seed_alone_and_lie_in_the_space():
