@@ -29,7 +29,7 @@ def test_ray_offers_what_the_log_says(watched: Any) -> None:
         ("ray_raycondense_images_per_second", frozenset({run, stage})): {r["images_per_second"] for r in logged},
         ("ray_raycondense_progress_ratio", frozenset({run, stage})): {r["images"] / r["total"] for r in logged},
     }
-    for term in ("match", "intra", "inter", "ce", "total"):
+    for term in ("match", "intra", "inter", "regression", "ce", "total"):
         labels = frozenset({run, stage, ("term", term)})
         expected["ray_raycondense_loss", labels] = {r[f"loss/{term}"] for r in logged}
     for part in PARTS:
