@@ -121,8 +121,8 @@ def added_losses(added: list[tuple[Form, float]]) -> Any:
 
     def losses(self: CondenseStep, seen: Seen, labels: Tensor, targets: Targets, *rest: Any) -> dict[str, Tensor]:
         named = plain(self, seen, labels, targets, *rest)
-        features = seen.embedding.float().unflatten(0, (len(targets.features), -1))
         if added:
+            features = seen.embedding.float().unflatten(0, (len(targets.features), -1))
             named["match"] = named["match"] + sum(weight * form(targets.features, features) for form, weight in added)
         return named
 

@@ -60,20 +60,26 @@ class Forecast:
         return {stage: known[stage] for stage in self.measured.seconds}
 
     @property
+    def step_images(self) -> int:
+        """Real images of a worker in a step of condensation."""
+        part = workers_part(self.config, self.workers).condense
+        return part.classes_per_step * part.real_per_class
+
+    @property
+    def computed_per_second(self) -> float:
+        """Real images that a worker could see in a second of condensation."""
+        return self.step_images / self.measured.seconds["condense"]
+
+    @property
     def images_per_second(self) -> float:
         """Real images that a worker sees in a second of condensation: what it computes, or what it is given if less."""
-        part = workers_part(self.config, self.workers).condense
-        computed = part.classes_per_step * part.real_per_class / self.measured.seconds["condense"]
-        return computed if self.loader is None else min(computed, self.loader)
+        return self.computed_per_second if self.loader is None else min(self.computed_per_second, self.loader)
 
     @property
     def seconds(self) -> dict[str, float]:
         """Wall-clock time of each stage, without what workers wait for each other."""
         found = {stage: steps * self.measured.seconds[stage] for stage, steps in self.steps.items()}
-        part = workers_part(self.config, self.workers).condense
-        found["condense"] = (
-            self.steps["condense"] * part.classes_per_step * part.real_per_class / self.images_per_second
-        )
+        found["condense"] = self.steps["condense"] * self.step_images / self.images_per_second
         return found
 
     @property
@@ -108,7 +114,7 @@ class Forecast:
             f"memory     {format_bytes(self.measured.peak_bytes)} a worker at most{room}",
         ]
         lines += [f"           {self.changed}"] if self.changed else []
-        computed = part.classes_per_step * part.real_per_class / self.measured.seconds["condense"]
+        computed = self.computed_per_second
         speed = f"{computed:,.0f} real images a second on a worker"
         if self.loader is not None:
             speed += f"; the loader gives {self.loader:,.0f}"
@@ -174,10 +180,8 @@ def forecast(
 
 def _fitting(config: Config, workers: int, memory: float | None, device: str) -> tuple[Measured, Config, str]:
     """Measurements, the configuration that fits, and how it differs."""
-    needed = "more than there is"
-    for chunk in (config.condense.two_pass, *CHUNKS):
-        if chunk and config.condense.two_pass and chunk > config.condense.two_pass:
-            continue
+    needed, asked = "more than there is", config.condense.two_pass
+    for chunk in (asked, *(smaller for smaller in CHUNKS if not asked or smaller < asked)):
         used = override(config, {"condense.two_pass": chunk})
         measured = measure(workers_part(used, workers), device)
         if measured is None:
@@ -185,7 +189,7 @@ def _fitting(config: Config, workers: int, memory: float | None, device: str) ->
         needed = format_bytes(measured.peak_bytes)
         if memory is None or measured.peak_bytes <= memory * (1 - SPARE):
             changed = "" if used == config else (
-                f"with condense.two_pass {chunk} (found {config.condense.two_pass}, which does not fit): set it"
+                f"with condense.two_pass {chunk} (found {asked}, which does not fit): set it"
             )  # fmt: skip
             return measured, used, changed
     room = "" if memory is None else f" of {format_bytes(memory)}"
