@@ -7,8 +7,10 @@ file and its sidecar on machines where FFCV does not install.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
+from array import array
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,7 +31,8 @@ class BetonWriter:
     """Writes samples one after the other; a context manager.
 
     The file is complete only after the block ended well. Write to the temporary path of
-    `raycondense.storage.atomic_path`, so that a killed run leaves nothing that looks finished.
+    `raycondense.storage.atomic_path`, so that a killed run leaves nothing that looks finished. What a killed run
+    left can be gone on from: see `restore`.
 
     Args:
         path: the file to write.
@@ -69,9 +72,37 @@ class BetonWriter:
         self._file: BinaryIO | None = None
         self.num_samples = 0
 
+    def restore(self, sizes: np.ndarray, labels: np.ndarray) -> None:
+        """Say, before the block begins, what an earlier writer wrote into this file; it is kept.
+
+        Args:
+            sizes: bytes of each sample, integers [n], in the order in which they were written.
+            labels: their classes, integers [n].
+
+        Raises:
+            DataError: the file is missing or too short to hold them.
+        """
+        pointers = array("Q")
+        page_start, used = self._page_start, 0
+        for size in sizes.tolist():
+            if used + size > self._page_size:
+                page_start, used = page_start + self._page_size, 0
+            pointers.append(page_start + used)
+            used += size
+        number, end = len(pointers), page_start + used
+        found = self._path.stat().st_size if self._path.is_file() else 0
+        if number and found < end:
+            raise DataError(f"{self._path}: found {found} bytes, valid: {end} or more for {number} samples")
+        self._page_start, self._used, self.num_samples = page_start, used, number
+        self._samples["image"]["data_ptr"][:number] = pointers
+        self._samples["label"][:number] = labels
+        allocations = self._allocations[:number]
+        allocations["sample_id"], allocations["ptr"], allocations["size"] = np.arange(number), pointers, sizes
+
     def __enter__(self) -> BetonWriter:
-        self._file = self._path.open("w+b", buffering=1 << 20)
-        self._file.seek(self._page_start)
+        self._file = self._path.open("r+b" if self.num_samples else "w+b", buffering=1 << 20)
+        self._file.truncate(self._page_start + self._used if self.num_samples else 0)
+        self._file.seek(self._page_start + self._used)
         return self
 
     def write(self, data: bytes | memoryview | np.ndarray, label: int) -> None:
@@ -105,6 +136,12 @@ class BetonWriter:
         self._allocations[position] = (position, pointer, size)
         self.num_samples += 1
 
+    def flush(self) -> list[int]:
+        """Give all bytes to the operating system; returns what to call ``os.fsync`` with to have them on disk."""
+        assert self._file is not None
+        self._file.flush()
+        return [self._file.fileno()]
+
     def _finish_page(self) -> None:
         assert self._file is not None
         self._file.write(bytes(self._page_size - self._used))
@@ -113,13 +150,31 @@ class BetonWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if kind is None:
+            self.finish()
+        else:
+            self.close()
+
+    def finish(self) -> None:
+        """Complete the file, bring it to disk and close it; does nothing if it is closed.
+
+        Raises:
+            DataError: there is no sample.
+        """
         if self._file is None:
             return
         try:
-            with self._file:
-                if kind is None:
-                    self._finish()
+            self._finish()
+            for descriptor in self.flush():
+                os.fsync(descriptor)
         finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the file as it is. What did not fit on the disk is not wanted any more either."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
             self._file = None
 
     def _finish(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import threading
 import warnings
@@ -27,6 +28,7 @@ from raycondense.data.sources.base import Payload
 from raycondense.errors import DataError, RunError
 
 _CHUNK_BYTES = 4 << 20
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +69,48 @@ def _three(values: np.ndarray) -> tuple[int, int, int]:
     return int(values[0]), int(values[1]), int(values[2])
 
 
-def encode_payloads(payloads: list[Payload], encoding: Encoding) -> list[Encoded | str]:
-    """Decode and encode some images; one that cannot be decoded gives the reason as text in its place."""
-    results: list[Encoded | str] = []
+Stamp = tuple[int, int]
+"""Bytes of a file and when it was changed last, in ns; both -1 for one that cannot be looked at."""
+
+
+class Outcome(NamedTuple):
+    """What became of one image: its stored form, or as text why it cannot be decoded; and its file's stamp, if it has
+    a file of its own."""
+
+    result: Encoded | str
+    stamp: Stamp | None
+
+
+def stamp_of(path: Path) -> Stamp:
+    """The stamp of a file."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return -1, -1
+    return found.st_size, found.st_mtime_ns
+
+
+def encode_payloads(payloads: list[Payload], encoding: Encoding) -> list[Outcome]:
+    """Decode and encode some images."""
+    outcomes: list[Outcome] = []
     with warnings.catch_warnings():
         # Pillow warns about odd metadata around good pixels; what it cannot decode it raises.
         warnings.simplefilter("ignore")
         for payload in payloads:
+            # Before it is read: a file that changes in between is then known to have changed.
+            stamp = stamp_of(payload) if isinstance(payload, Path) else None
+            result: Encoded | str
             try:
                 image = payload.read_bytes() if isinstance(payload, Path) else payload
-                results.append(encode_pixels(decode_image(image, encoding.resolution), encoding))
+                result = encode_pixels(decode_image(image, encoding.resolution), encoding)
             except (DataError, OSError) as error:
-                results.append(str(error))
-    return results
+                # An address in memory would make each list of bad images another one.
+                result = _ADDRESS.sub("", str(error))
+            outcomes.append(Outcome(result, stamp))
+    return outcomes
 
 
-def encode_in_order(payloads: Iterable[Payload], encoding: Encoding, workers: int) -> Generator[list[Encoded | str]]:
+def encode_in_order(payloads: Iterable[Payload], encoding: Encoding, workers: int) -> Generator[list[Outcome]]:
     """Encode a stream of images; the results come in its order, some at a time.
 
     Only a few chunks of images are in memory at once. With one worker the work is done in this process.
@@ -99,7 +127,7 @@ def encode_in_order(payloads: Iterable[Payload], encoding: Encoding, workers: in
         return
     # "spawn": a fork of a process with threads (torch, Arrow) may hang.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
-    waiting: deque[Future[list[Encoded | str]]] = deque()
+    waiting: deque[Future[list[Outcome]]] = deque()
     try:
         for chunk in chunks:
             waiting.append(pool.submit(encode_payloads, chunk, encoding))

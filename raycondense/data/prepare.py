@@ -12,8 +12,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,19 +23,19 @@ import numpy as np
 
 from raycondense.config import RESOLUTIONS
 from raycondense.data.cpus import usable_cpus
-from raycondense.data.dataset_writer import DatasetWriter, Origin
+from raycondense.data.dataset_writer import DatasetFile, Origin
 from raycondense.data.decode import image_size
-from raycondense.data.encoding import Encoded, Encoding, encode_in_order
+from raycondense.data.encoding import Encoding
+from raycondense.data.identity import identity_of
+from raycondense.data.journal import Done, Identity, Journal, JournalError
+from raycondense.data.prepare_job import Job, Progress
 from raycondense.data.sidecar import Sidecar
 from raycondense.data.sources import Source, open_source
-from raycondense.data.spool import Spool
+from raycondense.data.workplace import Workplace, claimed
 from raycondense.errors import ConfigError, DataError, RunError
 from raycondense.storage import atomic_path
 
 logger = logging.getLogger("raycondense")
-
-Progress = Callable[[int, int], None]
-"""Called with the number of images done and the number of all."""
 
 CUT = "val (cut from {split})"
 """`Sidecar.split` of a validation set that `prepare` cut."""
@@ -82,8 +82,16 @@ def prepare(
 ) -> PrepareResult:
     """Write ``source`` as the beton ``out`` and its sidecar.
 
-    A run that fails or is killed leaves neither. Memory stays bounded: labels, places and records take some
-    100 bytes an image, the pixels of a few hundred images are held at a time.
+    Neither has its name before both are whole. A run that is interrupted (killed, Ctrl-C, a full disk) leaves its work
+    in the hidden folder ``.<out>.work``; the same call goes on with it, decodes some thousand images again at most, and
+    ends with the bytes of an unbroken run, whatever the number of workers. With other settings, another version of
+    Pillow or a source that changed it begins anew and logs why: other names, labels or number of images, shards of
+    another size or time, or image files *that were read* whose size or time changed. So after it stopped at a bad image
+    file it goes on once that file is repaired in its place, and begins anew once it is removed, once a shard is
+    repaired, or with ``skip_bad``.
+
+    Memory stays bounded: labels, places and records take some 100 bytes an image, the pixels of a few hundred images
+    are held at a time.
 
     Args:
         source: see `raycondense.data.sources.open_source`.
@@ -101,12 +109,13 @@ def prepare(
             stopping at the first one.
         data_root: where torchvision's datasets are downloaded to.
         overwrite: replace files that exist.
-        progress: called as images are done.
+        progress: called as images are done, first with the number of those that were done before.
 
     Raises:
         ConfigError: a setting is not valid.
         DataError: the source cannot be used, or an image cannot be decoded and ``skip_bad`` is off.
-        RunError: the disk is full, a download failed, or a worker process died.
+        RunError: the disk is full, a download failed, a worker process died, or another process is writing ``out``.
+        Interrupted: Ctrl-C, when there is something to go on from.
     """
     start = time.monotonic()
     workers = usable_cpus() if workers is None else workers
@@ -114,112 +123,85 @@ def prepare(
     out = Path(out)
     val_out = out.with_name(f"{out.stem}-val.beton")
     skipped_out = out.with_name(f"{out.name}.skipped.txt")
-    _check_outputs([out, val_out] if val_fraction else [out], overwrite)
+    outs, splits = ([out, val_out], [split, CUT.format(split=split)]) if val_fraction else ([out], [split])
+    workplace = Workplace(out)
+    if not workplace.folder.exists():
+        _check_outputs(outs, overwrite)
     images = open_source(source, split=split, data_root=data_root)
-    orders = _orders(images, val_fraction, seed)
+    orders = _orders(images, val_fraction, seed)[: len(outs)]
     stored = Encoding(resolution or _natural_resolution(images), encoding, quality)
-    _check_disk(out, len(images), stored)
+    identity = identity_of(source, images, stored, val_fraction=val_fraction, seed=seed, skip_bad=skip_bad)
 
-    def writer(path: Path, order: np.ndarray, part: str) -> DatasetWriter:
-        origin = Origin(source=images.description, split=part, seed=seed)
-        return DatasetWriter(path, len(order), classes=images.classes, encoding=stored, origin=origin)
+    def job() -> Job:
+        parts = [
+            DatasetFile(
+                workplace.beton(part),
+                len(order),
+                classes=images.classes,
+                encoding=stored,
+                origin=Origin(source=images.description, split=splits[part], seed=seed),
+                shown=outs[part],
+            )
+            for part, order in enumerate(orders)
+        ]
+        return Job(images, stored, workers, orders, parts, workplace.folder, skip_bad, progress)
 
     with ExitStack() as stack:
-        writers = [stack.enter_context(writer(out, orders[0], split))]
-        if val_fraction:
-            writers.append(stack.enter_context(writer(val_out, orders[1], CUT.format(split=split))))
-        job = _Job(images, stored, workers, orders, writers, skip_bad, progress)
-        job.run()
-        # Both are finished before any gets its name, so that no failure leaves one of them.
-        sidecars = [w.finish() for w in writers]
-        if job.bad:
-            listing = stack.enter_context(atomic_path(skipped_out))
-            lines = "".join(f"{images.key(i)}\t{reason}\n" for i, reason in sorted(job.bad))
-            listing.write_bytes(lines.encode("utf-8", "surrogateescape"))
-    if not job.bad:
-        skipped_out.unlink(missing_ok=True)
-    if overwrite and not val_fraction:
-        _remove_stale_cut(val_out)
+        for path in outs:
+            stack.enter_context(claimed(path))
+        work, journal, done = _begin_or_go_on(workplace, out, identity, job, len(images))
+        stack.enter_context(workplace.kept(journal, len(images)))
+        _check_outputs(workplace.unpublished(outs) if done.finished else outs, overwrite)
+        if not done.finished:
+            _check_disk(out, len(images) - len(done.sizes), stored)
+            workplace.finish(work.run(journal), journal)
+        _write_listing(skipped_out, images, work.bad)
+        workplace.publish(outs)
+        if overwrite and not val_fraction:
+            _remove_stale_cut(val_out)
+        sidecars = [Sidecar.load(path) for path in outs]
+        workplace.clear()
     return PrepareResult(
         path=out,
         sidecar=sidecars[0],
         val_path=val_out if val_fraction else None,
         val_sidecar=sidecars[1] if val_fraction else None,
-        skipped=len(job.bad),
-        skipped_path=skipped_out if job.bad else None,
+        skipped=len(work.bad),
+        skipped_path=skipped_out if work.bad else None,
         seconds=time.monotonic() - start,
     )
 
 
-class _Job:
-    """One pass over a source into the writers of its parts."""
+def _begin_or_go_on(
+    workplace: Workplace, out: Path, identity: Identity, make: Callable[[], Job], total: int
+) -> tuple[Job, Journal, Done]:
+    """A job that goes on from what an interrupted one left, if that can be, or one that begins anew."""
+    if workplace.folder.exists():
+        try:
+            journal, done = workplace.load(identity)
+            try:
+                job = make()
+                job.restore(done)
+            except BaseException:
+                journal.close()
+                raise
+        except JournalError as why:
+            logger.warning("%s: begins anew, not from what an interrupted run left: %s", out, why)
+        else:
+            if len(done.sizes):
+                logger.info("%s: goes on from %d of %d images, done before", out, len(done.sizes), total)
+            return job, journal, done
+    return make(), workplace.begin(identity), Done()
 
-    def __init__(
-        self,
-        images: Source,
-        encoding: Encoding,
-        workers: int,
-        orders: list[np.ndarray],
-        writers: list[DatasetWriter],
-        skip_bad: bool,
-        progress: Progress | None,
-    ) -> None:
-        self._images, self._encoding, self._workers = images, encoding, workers
-        # The parts one after the other: the rank of an image says in which file it stands and where.
-        self._order = np.concatenate(orders)
-        self._writers, self._train_size = writers, len(orders[0])
-        self._skip_bad, self._progress = skip_bad, progress
-        self.bad: list[tuple[int, str]] = []
 
-    def run(self) -> None:
-        """Decode every image and write it to its place."""
-        if not self._images.sequential:
-            for rank, encoded in self._encoded(np.arange(len(self._order))):
-                self._write(rank, encoded.data)
-            return
-        ranks = np.argsort(self._order)
-        folder = self._writers[0].path.parent
-        with Spool(folder, len(ranks), self._encoding.raw_bytes) as spool:
-            for rank, encoded in self._encoded(ranks):
-                spool.add(rank, encoded.data)
-            for rank, data in spool.drain():
-                self._write(rank, data)
-
-    def _writer(self, rank: int) -> DatasetWriter:
-        return self._writers[0 if rank < self._train_size else 1]
-
-    def _write(self, rank: int, data: bytes) -> None:
-        self._writer(rank).add_stored(data, int(self._images.labels[self._order[rank]]))
-
-    def _encoded(self, ranks: np.ndarray) -> Iterator[tuple[int, Encoded]]:
-        """The good images at ``ranks``, in that order; the others are noted."""
-        payloads = self._images.read(self._order[ranks])
-        done = 0
-        self._tell(done)
-        with closing(encode_in_order(payloads, self._encoding, self._workers)) as chunks:
-            for chunk in chunks:
-                for rank, result in zip(ranks[done : done + len(chunk)].tolist(), chunk, strict=True):
-                    if isinstance(result, str):
-                        self._note_bad(rank, result)
-                    else:
-                        self._writer(rank).add_statistics(result)
-                        yield rank, result
-                done += len(chunk)
-                self._tell(done)
-
-    def _note_bad(self, rank: int, reason: str) -> None:
-        index = int(self._order[rank])
-        if not self._skip_bad:
-            raise DataError(
-                f"{self._images.key(index)}: this image cannot be decoded ({reason}); repair or remove it, or leave "
-                "such images out with --skip-bad"
-            )
-        self.bad.append((index, reason))
-        self._writer(rank).skipped += 1
-
-    def _tell(self, done: int) -> None:
-        if self._progress is not None:
-            self._progress(done, len(self._order))
+def _write_listing(path: Path, images: Source, bad: list[tuple[int, str]]) -> None:
+    """The list of images that were left out; an older one goes when there are none."""
+    if not bad:
+        path.unlink(missing_ok=True)
+        return
+    with atomic_path(path) as temporary:
+        lines = "".join(f"{images.key(i)}\t{reason}\n" for i, reason in sorted(bad))
+        temporary.write_bytes(lines.encode("utf-8", "surrogateescape"))
 
 
 def _check_settings(

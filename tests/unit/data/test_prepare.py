@@ -1,4 +1,4 @@
-"""What `prepare` writes: class order, validation cut, statistics, the same bytes always, and nothing on failure."""
+"""What `prepare` writes: class order, validation cut, statistics, the same bytes always, and no name on failure."""
 
 import errno
 import logging
@@ -18,7 +18,7 @@ from raycondense.data.encoding import Encoding
 from raycondense.data.prepare import prepare
 from raycondense.data.sidecar import Sidecar
 from raycondense.data.spool import Spool
-from raycondense.errors import ConfigError, DataError, RunError
+from raycondense.errors import ConfigError, DataError, Interrupted, RunError
 
 COUNTS = {"ant": 6, "bee": 10, "cat": 4}
 
@@ -272,21 +272,30 @@ def test_skipped_list_of_an_older_run_goes(damaged, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["folder", "npz"])
-def test_interrupt_leaves_nothing(kind, tmp_path, request):
+def test_interrupt_leaves_no_name_and_hidden_work(kind, tmp_path, request):
     def interrupt(done, total):
         if done:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted, match="run the same command to go on from 20 of 20 images"):
         prepare(
             request.getfixturevalue(kind), tmp_path / "out" / "x.beton", resolution=16, workers=1, val_fraction=0.3,
             progress=interrupt,
         )  # fmt: skip
+    assert os.listdir(tmp_path / "out") == [".x.beton.work"]
+
+
+def test_interrupt_before_the_first_image_leaves_nothing(folder, tmp_path):
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(folder, tmp_path / "out" / "x.beton", resolution=16, workers=1, progress=interrupt)
     assert os.listdir(tmp_path / "out") == []
 
 
-@pytest.mark.parametrize("where", ["write", "_finish"])
-def test_full_disk_leaves_nothing(folder, tmp_path, monkeypatch, where):
+@pytest.mark.parametrize(("where", "left"), [("write", []), ("_finish", [".x.beton.work"])])
+def test_full_disk_leaves_old_files_alone(folder, tmp_path, monkeypatch, where, left):
     from raycondense.data.beton import BetonWriter
 
     def full(self, *args):
@@ -298,7 +307,7 @@ def test_full_disk_leaves_nothing(folder, tmp_path, monkeypatch, where):
         prepare(
             folder, tmp_path / "out" / "x.beton", resolution=16, workers=1, val_fraction=0.3, overwrite=True, seed=9
         )
-    assert sorted(os.listdir(tmp_path / "out")) == ["x.beton", "x.beton.json"]
+    assert sorted(os.listdir(tmp_path / "out")) == [*left, "x.beton", "x.beton.json"]
     old.sidecar.verify(old.path, full=True)
 
 
@@ -315,11 +324,15 @@ def test_spool_gives_back_by_rank(tmp_path):
     number, size = 50, 40 << 20  # the expected size alone makes several buckets
     ranks = np.random.default_rng(0).permutation(number)
     with Spool(tmp_path, number, size) as spool:
-        assert spool._buckets > 4
+        assert spool.buckets > 4
         for rank in ranks.tolist():
             if rank != 13:
                 spool.add(rank, b"%d" % rank)
-        assert list(spool.drain()) == [(r, b"%d" % r) for r in range(number) if r != 13]
+        found = []
+        for bucket in range(spool.buckets):
+            found += spool.images(bucket)
+            spool.drop(bucket)
+        assert found == [(r, b"%d" % r) for r in range(number) if r != 13]
         assert os.listdir(tmp_path) == []
 
 
