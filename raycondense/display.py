@@ -6,9 +6,10 @@ import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from raycondense.host import Record
+if TYPE_CHECKING:
+    from raycondense.host import Record
 
 QUIET_SECONDS = 10.0  # between two lines where the output is not a terminal
 
@@ -49,7 +50,7 @@ class Display(_OnTerminal):
         self._enabled = enabled
         self._tasks: dict[str, Any] = {}
         self._printed = 0.0
-        self._started: dict[str, float] = {}
+        self._started: dict[str, tuple[float, int]] = {}
 
     def _drawn(self) -> Any:
         from rich.console import Console
@@ -72,21 +73,26 @@ class Display(_OnTerminal):
             str(record["stage"]), int(record["images"]), int(record["total"]), f"{rate:,.0f} images/s{loader}  {losses}"
         )
 
-    def count(self, name: str, done: int, total: int, note: str = "") -> None:
-        """Draw that ``done`` of ``total`` units of the work ``name`` are done."""
+    def count(self, name: str, done: int, total: int, note: str = "", unit: str = "") -> None:
+        """Draw that ``done`` of ``total`` units of the work ``name`` are done, and with ``unit`` how many a second.
+
+        What the first call tells of was done before: neither rate nor time left count it.
+        """
         if not self._enabled:
             return
         now = time.monotonic()
-        started = self._started.setdefault(name, now)
+        started, before = self._started.setdefault(name, (now, done))
+        if unit and done > before:
+            note = f"{(done - before) / max(now - started, 1e-3):,.0f} {unit}/s  {note}".rstrip()
         if self._live is not None:
             if name not in self._tasks:
-                self._tasks[name] = self._live.add_task(name, total=total, note="")
+                self._tasks[name] = self._live.add_task(name, total=total, completed=done, note="")
             self._live.update(self._tasks[name], completed=done, total=total, note=note)
         elif now - self._printed >= QUIET_SECONDS or done >= total:
             self._printed = now
             # The first sign of life is often long after the start, so a time left from it would be far off.
-            seconds = (now - started) / max(done, 1) * max(total - done, 0)
-            left = f"{seconds:.0f} s left" if now - started > 1 else "…"
+            seconds = (now - started) / max(done - before, 1) * max(total - done, 0)
+            left = f"{seconds:.0f} s left" if now - started > 1 and done > before else "…"
             print(
                 f"{name}: {min(done / max(total, 1), 1):4.0%} ({done:,}/{total:,}) {left}  {note}",
                 file=sys.stderr,

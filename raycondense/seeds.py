@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 SEED_BITS = 63
 
@@ -38,6 +40,8 @@ def seeded_generator(*parts: int | str, device: str | torch.device = "cpu") -> t
 
     Draws on the CPU are the same on every machine; draws on a GPU only on GPUs of the same kind.
     """
+    import torch  # here, so that plans of a dataset, which need numbers alone, come without it
+
     generator = torch.Generator(device=device)
     generator.manual_seed(derive_seed(*parts))
     return generator
@@ -49,6 +53,8 @@ def seeded_construction(seed: int) -> Iterator[None]:
 
     It swaps the state of torch's global CPU generator, so another thread must not draw from it meanwhile.
     """
+    import torch
+
     state = torch.default_generator.get_state()
     # Not torch.manual_seed, which would also seed every accelerator.
     torch.default_generator.manual_seed(seed)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raycondense.api.claim import claim_folder
-from raycondense.background import repeated
+from raycondense.background import importing, repeated
 from raycondense.config import Config, replace_path
 from raycondense.configfile import load_config, override
 from raycondense.errors import ConfigError, Interrupted
@@ -159,23 +159,29 @@ def _run(
     stored: RunStorage | None,
 ) -> None:
     from raycondense.display import Display
-    from raycondense.publish import publish, state_from_checkpoint
 
     # With Ray the images are the workers' business; what is asked of them here is in the sidecar.
     beton = train.here(config.data.cache)
     with Display(progress) as display:
         if config.cluster.workers:
-            from raycondense.cluster.configs import RayConfigs
-            from raycondense.cluster.trainer import fit_on_ray
-
             if device is not None:
                 raise ConfigError(
                     f"device: found {device!r}, valid with Ray workers: none (see cluster.gpus_per_worker)"
                 )
+            from raycondense.cluster.start import connect
+
+            # Ray's own processes take seconds to start, and all that follows needs torch.
+            with importing("torch"):
+                connect()
+            from raycondense.cluster.configs import RayConfigs
+            from raycondense.cluster.trainer import fit_on_ray
+
             with _followed(folder / "log.jsonl", display):
                 place = None if stored is None else stored.place
                 final = fit_on_ray(config, train, folder, RayConfigs(**ray_configs), place)
             with final as checkpoint:
+                from raycondense.publish import state_from_checkpoint
+
                 state = state_from_checkpoint(config, beton, Path(checkpoint))
         else:
             from raycondense import condense
@@ -188,6 +194,8 @@ def _run(
                     stop=stop.is_set, patience=config.cluster.storage_patience,
                 )  # fmt: skip
                 state = condense.run(config, beton, host)
+    from raycondense.publish import publish
+
     publish(state, beton, artifact)
 
 
@@ -216,8 +224,8 @@ def resolve_for_data(config: Config, data: str | Path | BetonLocation) -> Config
         ConfigError: more classes a step than there are classes, or fewer than workers.
         RunError: the storage does not answer or refuses.
     """
-    from raycondense.data.batches import check_resolution
     from raycondense.data.class_plan import ClassPlan
+    from raycondense.data.sidecar import check_resolution
     from raycondense.data.staging import BetonLocation
 
     train = data if isinstance(data, BetonLocation) else BetonLocation.find(data)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 
 import ray
 
@@ -15,7 +16,7 @@ _started: set[str] = set()
 
 
 def connect(*, dashboard: bool = False) -> bool:
-    """Join the cluster that RAY_ADDRESS names or the job runs in, else start one on this machine.
+    """Join the cluster that RAY_ADDRESS names, the job runs in or ``ray start`` began here, else start one.
 
     Args:
         dashboard: whether a cluster that is started here has one, which takes some seconds and processes.
@@ -25,9 +26,34 @@ def connect(*, dashboard: bool = False) -> bool:
     """
     if not ray.is_initialized():
         ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=dashboard, configure_logging=False)
-        if not os.environ.get("RAY_ADDRESS"):
+        node = ray._private.worker._global_node
+        if node is not None and node.is_head():  # which it is in the process that started it alone
             _started.add(ray.get_runtime_context().gcs_address)
     return ray.get_runtime_context().gcs_address in _started
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Spare Ray Train what it would start in vain in a cluster that this process started for itself.
+
+    A trainer's ``fit`` belongs into the block. Nobody gives notice that the machine will be taken away, so no process
+    has to listen for it. And the one that Ray Train asks to add machines, and waits for, begins at once, in a process
+    that Ray has ready.
+    """
+    watcher = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
+    before = os.environ.get(watcher)
+    os.environ[watcher] = before or "0"
+    with suppress(ImportError):  # not a public part of Ray; without it Ray Train waits a second longer
+        from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
+            get_or_create_autoscaling_coordinator,
+        )
+
+        get_or_create_autoscaling_coordinator()
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[watcher]
 
 
 def require_room(workers: int, resources: Mapping[str, float], setting: str = "") -> None:

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from raycondense import condense
 from raycondense.cluster.configs import RayConfigs
 from raycondense.cluster.host import RECORD, RayHost
 from raycondense.cluster.notices import Notices
-from raycondense.cluster.start import connect, require_room
+from raycondense.cluster.start import alone, connect, require_room
 from raycondense.config import Config
 from raycondense.configfile import config_from_dict, config_to_dict
 from raycondense.data.staging import BetonLocation
@@ -143,7 +143,7 @@ def fit_on_ray(
         return run_trainer(trainer, folder)
 
     set_aside_damaged_list(run_config, config.cluster.storage_patience)
-    with notices.shown():
+    with notices.shown(), alone() if own else nullcontext():
         result = outlasting_storage(fit, folder, config.cluster.storage_patience)
     if result.checkpoint is None:
         raise RunError(f"{folder}: Ray Train ended without a checkpoint")

@@ -6,7 +6,6 @@ has an implementation on FFCV and one that is resident on the device; `rayconden
 
 from __future__ import annotations
 
-import os
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
@@ -19,7 +18,8 @@ from torch import Tensor
 
 from raycondense.data.class_plan import ClassPlan, IndexPlan, ShuffledPlan
 from raycondense.data.sidecar import Sidecar
-from raycondense.errors import ConfigError, DataError
+from raycondense.data.sidecar import check_resolution as check_resolution  # loaders import it from here
+from raycondense.errors import ConfigError
 
 PlanT = TypeVar("PlanT", bound=IndexPlan)
 
@@ -144,16 +144,3 @@ class ShuffledBatches(Batches[ShuffledPlan]):
                 images.close()
 
         return generate()
-
-
-def check_resolution(path: str | os.PathLike[str], sidecar: Sidecar, resolution: int) -> None:
-    """Nothing where ``path`` stores images of ``resolution`` px or more.
-
-    Raises:
-        DataError: they are smaller; enlarging them in every step would be waste.
-    """
-    if sidecar.resolution < resolution:
-        raise DataError(
-            f"{path}: found images of {sidecar.resolution} px, valid for data.resolution {resolution}: {resolution} px "
-            f"or more; prepare it again with --resolution {resolution}, or lower data.resolution"
-        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from raycondense.config import Config
 from raycondense.data.batches import ClassBatches, ShuffledBatches
 from raycondense.data.class_plan import ClassPlan, ShuffledPlan
 from raycondense.data.cpus import usable_cpus
+from raycondense.data.import_ffcv import import_ffcv
 from raycondense.data.sidecar import Sidecar
 from raycondense.errors import DependencyError
 
@@ -54,9 +54,8 @@ def choose_loader(wanted: Literal["auto", "ffcv", "resident"]) -> Loader:
     """
     if wanted == "resident":
         return "resident"
-    threads = torch.get_num_threads()
     try:
-        importlib.import_module("ffcv")
+        import_ffcv()
     except (ImportError, OSError, AttributeError) as error:
         # OSError: its libraries are missing; AttributeError: numba or numpy of another age.
         if wanted == "ffcv":
@@ -70,9 +69,6 @@ def choose_loader(wanted: Literal["auto", "ffcv", "resident"]) -> Loader:
             error, _HOW_TO_INSTALL,
         )  # fmt: skip
         return "resident"
-    finally:
-        # Importing FFCV sets torch's threads to 1.
-        torch.set_num_threads(threads)
     return "ffcv"
 
 

@@ -210,3 +210,16 @@ def _checked_types(values: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(values[name], list) or not all(type(item) in types for item in values[name]):
             raise TypeError(f"{name}: valid: a list of {types[0].__name__}")
     return {name: tuple(cast(list[Any], v)) if name in lists else v for name, v in values.items()}
+
+
+def check_resolution(path: str | os.PathLike[str], sidecar: Sidecar, resolution: int) -> None:
+    """Nothing where ``path`` stores images of ``resolution`` px or more.
+
+    Raises:
+        DataError: they are smaller; enlarging them in every step would be waste.
+    """
+    if sidecar.resolution < resolution:
+        raise DataError(
+            f"{path}: found images of {sidecar.resolution} px, valid for data.resolution {resolution}: {resolution} px "
+            f"or more; prepare it again with --resolution {resolution}, or lower data.resolution"
+        )
