@@ -309,7 +309,7 @@ class BetonReader:
         """One image as uint8 [resolution, resolution, 3]."""
         from PIL import Image
 
-        from raycondense.data.decode import decode_stored_jpeg, resize_square
+        from raycondense.data.decode import decode_stored_jpeg, jpeg_reduction, resize_square
 
         start, side = int(self._starts[index]), self.sidecar.resolution
         if self.sidecar.encoding == "raw":
@@ -317,7 +317,7 @@ class BetonReader:
         else:
             data = self._bytes[start : start + int(self._sizes[index])].tobytes()
             try:
-                image = decode_stored_jpeg(data, side)
+                image = decode_stored_jpeg(data, side, jpeg_reduction(side, resolution))
             except DataError as error:
                 raise DataError(f"{self.path}: image {index} is damaged: {error}") from error
         return np.asarray(resize_square(image, resolution))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from raycondense.data import ffcv_kernels as kernels
+from raycondense.data.decode import jpeg_reduction
 
 
 def make_decoder(*, stored: int, resolution: int, jpeg: bool) -> Any:
@@ -56,8 +57,11 @@ def _decoder_type() -> type:
                 split, resize = Compiler.compile(kernels.split_channels), Compiler.compile(kernels.area_resize)
             else:
                 split, resize = kernels.split_channels_interpreted, kernels.area_resize_interpreted
-            starts, weights = kernels.area_weights(self._stored, self._resolution)
-            stored, jpeg, resized = self._stored, self._jpeg, self._resolution != self._stored
+            stored, jpeg = self._stored, self._jpeg
+            reduction = jpeg_reduction(stored, self._resolution) if jpeg else 1
+            side = stored // reduction
+            starts, weights = kernels.area_weights(side, self._resolution)
+            resized = self._resolution != side
 
             def decode(batch_indices: Any, memory: Any, metadata: Any, storage_state: Any) -> Any:
                 destination, failures = memory
@@ -69,8 +73,10 @@ def _decoder_type() -> type:
                     if jpeg:
                         # At an odd address: to aligned rows libjpeg-turbo writes past the caches, and what is read
                         # again at once would have to come back from memory.
-                        image = np.empty(stored * stored * 3 + 1, np.uint8)[1:].reshape(stored, stored, 3)
-                        status = imdecode_c(data, image, stored, stored, stored, stored, 0, 0, 1, 1, False, False)
+                        image = np.empty(side * side * 3 + 1, np.uint8)[1:].reshape(side, side, 3)
+                        status = imdecode_c(
+                            data, image, stored, stored, stored, stored, 0, 0, 1, reduction, False, False
+                        )
                         if status != 0:
                             failed = 1
                     else:

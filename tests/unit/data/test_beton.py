@@ -79,7 +79,10 @@ def test_reduction_is_the_mean_of_blocks(tmp_path, encoding):
     reader = BetonReader(tmp_path / "x.beton")
     full = reader.images(range(17), 32).astype(float)
     wanted = full.reshape(17, 3, 8, 4, 8, 4).mean((3, 5))
-    assert np.abs(reader.images(range(17), 8) - wanted).max() <= 0.51
+    difference = np.abs(reader.images(range(17), 8) - wanted)
+    # JPEGs are reduced while they are decoded, by leaving out high frequencies.
+    assert difference.max() <= (0.51 if encoding == "raw" else 32)
+    assert difference.mean() <= (0.51 if encoding == "raw" else 5)
     assert reader.images([1], 64).shape == (1, 3, 64, 64)
 
 

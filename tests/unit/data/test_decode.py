@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from raycondense.data.decode import decode_image, encode_jpeg, image_size
+from raycondense.data.decode import decode_image, decode_stored_jpeg, encode_jpeg, image_size, jpeg_reduction
 from raycondense.errors import DataError
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
@@ -145,6 +145,19 @@ def test_large_jpeg_is_like_its_full_decoding():
     data = encode_jpeg(pixels.astype(np.uint8), 95)
     full = np.asarray(Image.open(io.BytesIO(data)))
     assert np.abs(decode_image(data, 32).astype(int) - decode_image(full, 32)).max() <= 3
+
+
+@pytest.mark.parametrize("stored", [8, 15, 16, 64, 100, 224, 256, 500])
+@pytest.mark.parametrize("resolution", [1, 8, 32, 57, 64, 128, 512])
+def test_reductions_leave_enough_and_whole_pixels(stored, resolution):
+    reduction = jpeg_reduction(stored, resolution)
+    assert reduction in (1, 2, 4, 8)
+    if reduction > 1:
+        assert stored % reduction == 0
+        assert stored // reduction == resolution or stored // reduction >= 1.75 * resolution
+    pixels = np.full((stored, stored, 3), 90, np.uint8)
+    decoded = decode_stored_jpeg(encode_jpeg(pixels, 90), stored, reduction)
+    assert decoded.size == (stored // reduction,) * 2
 
 
 def test_enlargement():
