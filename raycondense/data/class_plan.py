@@ -51,6 +51,11 @@ def _kept(order: np.ndarray) -> np.ndarray:
     return order
 
 
+def _packed(order: np.ndarray) -> np.ndarray:
+    """A permutation in the smallest numbers that hold it: of a million images several are kept."""
+    return order.astype(np.min_scalar_type(len(order)))
+
+
 class ClassPlan:
     """Classes and images of every class-grouped step.
 
@@ -113,7 +118,8 @@ class ClassPlan:
         self.rank, self.world_size, self.num_classes = rank, world_size, num_classes
         self._counts = sidecar.counts
         self._starts = np.concatenate([[0], np.cumsum(sidecar.counts)[:-1]])
-        # Consecutive steps ask for the same permutation, consecutive visits for the same order: N numbers in all.
+        # Consecutive steps ask for the same permutation, consecutive visits for the same order: N numbers in all, of
+        # 2 bytes where classes have fewer than 65536 images.
         self._epoch_classes = lru_cache(maxsize=2)(self._draw_epoch_classes)
         self._image_order = lru_cache(maxsize=num_classes)(self._draw_image_order)
 
@@ -122,7 +128,7 @@ class ClassPlan:
 
     def _draw_image_order(self, label: int, image_epoch: int) -> np.ndarray:
         rng = np.random.default_rng(derive_seed(self.seed, "image order", label, image_epoch))
-        return _kept(blocked_order(self._counts[label], self.read_block, rng))
+        return _packed(blocked_order(self._counts[label], self.read_block, rng))
 
     def step_classes(self, step: int) -> np.ndarray:
         """Classes of ``step``, all ranks together, int64 [C], read-only."""
@@ -142,7 +148,7 @@ class ClassPlan:
         wanted = self.real_per_class
         image_epoch, window = divmod(visit, self._counts[label] // wanted)
         order = self._image_order(label, image_epoch)
-        return np.sort(order[window * wanted : (window + 1) * wanted]) + self._starts[label]
+        return np.sort(order[window * wanted : (window + 1) * wanted]).astype(np.int64) + self._starts[label]
 
     def indices(self, step: int) -> np.ndarray:
         """Positions in the beton of this rank's images of ``step``, int64 [C_rank · M], class after class."""
@@ -182,7 +188,7 @@ class ShuffledPlan:
         self._permutation = lru_cache(maxsize=2)(self._draw_permutation)
 
     def _draw_permutation(self, epoch: int) -> np.ndarray:
-        return _kept(np.random.default_rng(derive_seed(self.seed, "shuffle", epoch)).permutation(self.num_images))
+        return _packed(np.random.default_rng(derive_seed(self.seed, "shuffle", epoch)).permutation(self.num_images))
 
     def indices(self, step: int) -> np.ndarray:
         """Positions in the beton of this rank's images of ``step``, int64 [n]."""
@@ -193,7 +199,7 @@ class ShuffledPlan:
             part = self._permutation(epoch)[position : position + end - start]
             parts.append(part)
             start += len(part)
-        return np.concatenate(parts)
+        return np.concatenate(parts, dtype=np.int64)
 
     def size(self, step: int) -> int:
         """Images that this rank reads in ``step``."""

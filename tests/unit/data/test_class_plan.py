@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from raycondense.data.class_plan import ClassPlan, ShuffledPlan, blocked_order
 from raycondense.data.sidecar import Sidecar
 from raycondense.errors import ConfigError, DataError
+from raycondense.seeds import derive_seed
 
 
 def sidecar(counts):
@@ -112,6 +113,19 @@ def test_caches_cannot_be_written_through():
     assert np.array_equal(made.indices(0), before)
     with pytest.raises(ValueError, match="read-only"):
         made.step_classes(0)[0] = 0
+
+
+@pytest.mark.parametrize(("images", "bytes_each"), [(200, 1), (300, 2), (65_535, 2), (65_536, 4)])
+def test_orders_are_kept_in_few_bytes(images, bytes_each):
+    """And still give the positions, of 8 bytes, that they always gave."""
+    made = plan((images,), classes_per_step=1)
+    assert made._image_order(0, 0).dtype.itemsize == bytes_each
+    assert made.indices(0).dtype == np.int64
+    shuffled = ShuffledPlan(images, seed=3, batch=7)
+    assert shuffled._permutation(0).dtype.itemsize == bytes_each
+    assert shuffled.indices(images // 7).dtype == np.int64
+    order = np.random.default_rng(derive_seed(3, "shuffle", 0)).permutation(images)
+    assert np.array_equal(np.concatenate([shuffled.indices(step) for step in range(20)]), order[:140])
 
 
 @given(st.integers(1, 200), st.integers(1, 40), st.integers(0, 1000))
