@@ -14,9 +14,10 @@ from raycondense.data.batches import Batches, ClassBatches, PlanT, ShuffledBatch
 from raycondense.data.class_plan import ClassPlan, ShuffledPlan
 from raycondense.data.sidecar import Sidecar
 
-# An FFCV epoch: bounds the plan in memory and the time until the first batch, and makes gaps between epochs rare.
-PLANNED_IMAGES, PLANNED_STEPS = 1 << 18, 1 << 10
-CACHE_BYTES = 1 << 30  # pages that an epoch may touch when FFCV, not the operating system, keeps them
+# An FFCV epoch, of which there are some only where FFCV keeps the pages: bounds the plan in memory, and the time that
+# FFCV takes to think about it.
+PLANNED_IMAGES, PLANNED_STEPS = 1 << 17, 1 << 10
+CACHE_BYTES = 1 << 30  # pages that FFCV may keep; an epoch has half of them, because its end overlaps with the next
 # An FFCV batch is a whole step, several small ones, or a part of a large one. `BATCHES_AHEAD` + 2 are in memory.
 SMALL_BATCH, BATCH_BYTES = 256, 24 << 20
 
@@ -58,7 +59,7 @@ class FfcvBatches(Batches[PlanT]):
         self._ffcv = open_ffcv(path, resolution=resolution, workers=workers, os_cache=os_cache, jit=jit)
         self._steps_an_epoch = max(1, min(PLANNED_STEPS, PLANNED_IMAGES // plan.size(0)))
         if not os_cache:
-            self._steps_an_epoch = self._steps_within(CACHE_BYTES // self._ffcv.page_size)
+            self._steps_an_epoch = self._steps_within(CACHE_BYTES // 2 // self._ffcv.page_size)
         self._batch = batch_size(plan.size(0), 3 * resolution**2)
 
     def _steps_within(self, pages: int) -> int:
@@ -69,7 +70,7 @@ class FfcvBatches(Batches[PlanT]):
         """
         touched: set[int] = set()
         for step in range(self._steps_an_epoch):
-            touched.update(np.unique(self._ffcv.page_of[self.plan.indices(step)]).tolist())
+            touched.update(np.unique(self._ffcv.pages(self.plan.indices(step))).tolist())
             if len(touched) > pages:
                 return max(1, step)
         return self._steps_an_epoch
@@ -86,20 +87,12 @@ class FfcvBatches(Batches[PlanT]):
 
     def _host_images(self, start: int, *, pinned: bool) -> Generator[Tensor, None, None]:
         """Each step's images on the CPU, uint8 [n, 3, R, R]."""
-        length = self._steps_an_epoch
-
-        def order(epoch: int) -> np.ndarray:
-            first = start + epoch * length
-            return np.concatenate([self.plan.indices(step) for step in range(first, first + length)])
-
-        for epoch in itertools.count():
-            first = start + epoch * length
-            batches = self._ffcv.batches(order, start=epoch, batch=self._batch, pinned=pinned)
-            try:
-                sizes = (self.plan.size(step) for step in range(first, first + length))
-                yield from regroup(batches, sizes)
-            finally:
-                batches.close()
+        steps = (self.plan.indices(step) for step in itertools.count(start))
+        batches = self._ffcv.batches(steps, batch=self._batch, epoch_steps=self._steps_an_epoch, pinned=pinned)
+        try:
+            yield from regroup(batches, (self.plan.size(step) for step in itertools.count(start)))
+        finally:
+            batches.close()
 
 
 def batch_size(step: int, image_bytes: int) -> int:

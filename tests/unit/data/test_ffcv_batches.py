@@ -9,13 +9,18 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from raycondense.config import Config, replace_path
 from raycondense.data import ffcv_batches
 from raycondense.data.beton import BetonReader
+from raycondense.data.beton_format import ALLOCATION_TYPE, read_header
 from raycondense.data.class_plan import ClassPlan, ShuffledPlan
 from raycondense.data.cpus import usable_cpus
+from raycondense.data.decode import jpeg_reduction, resize_square
 from raycondense.data.ffcv_batches import FfcvClassBatches, FfcvShuffledBatches, batch_size, regroup
+from raycondense.data.ffcv_loader import cut
+from raycondense.data.ffcv_tables import by_place
 from raycondense.data.open import open_class_batches, open_shuffled_batches
 from raycondense.data.resident import ResidentClassBatches, ResidentShuffledBatches
 from raycondense.errors import DataError
@@ -67,6 +72,37 @@ def test_same_as_resident(make, encoding, stored, os_cache, monkeypatch):
             assert one.step == other.step
             assert torch.equal(one.classes, other.classes)
             assert_close(one.images, other.images, encoding)
+
+
+@pytest.mark.parametrize(("stored", "reduction"), [(24, 1), (56, 2), (32, 2), (64, 4), (112, 4), (128, 8), (136, 4)])
+def test_jpegs_that_are_reduced_while_they_are_decoded(make, stored, reduction):
+    """libjpeg does it the same way for FFCV and for Pillow; all pixels decoded and then resized look much the same."""
+    assert jpeg_reduction(stored, 16) == reduction
+    path, plan = make("jpeg", stored)
+    reader = BetonReader(path)
+    full = [resize_square(Image.fromarray(image.transpose(1, 2, 0)), 16) for image in reader.images(plan.indices(0))]
+    with interpreted(path, plan) as found, ResidentClassBatches(path, plan, resolution=16) as wanted:
+        one, other = next(found.steps()).images, next(wanted.steps()).images
+        difference = (one.int() - other.int()).abs().float()
+        assert difference.mean() < (2 if reduction > 1 else 3)
+        assert difference.max() < 24
+        pixels = torch.from_numpy(np.stack(full)).permute(0, 3, 1, 2).int()
+        for images in (one, other):
+            assert (images.flatten(0, 1).int() - pixels).abs().float().mean() < 4
+
+
+def test_allocations_in_any_order(make, encoding):
+    """FFCV's own writer puts them in the order in which its processes finished."""
+    path, plan = make(encoding)
+    header = read_header(path)
+    table = np.memmap(path, ALLOCATION_TYPE, "r+", header.alloc_table, (header.num_samples,))
+    table[:] = np.random.default_rng(0).permutation(table)
+    table.flush()
+    for os_cache in (True, False):
+        with interpreted(path, plan, os_cache=os_cache) as found:
+            for batch in islice(found.steps(), 6):
+                wanted = torch.from_numpy(BetonReader(path).images(plan.indices(batch.step)))
+                assert_close(batch.images.flatten(0, 1), wanted, encoding)
 
 
 def test_resize_by_area_where_sides_do_not_divide(make):
@@ -201,9 +237,10 @@ def test_own_cache_bounds_what_an_epoch_touches(tmp_path, monkeypatch):
     path = tmp_path / "x.beton"
     sidecar = write_beton(path, (300, 400, 600), resolution=64, page_size=2 << 20)
     plan = ClassPlan(sidecar, seed=2, classes_per_step=1, real_per_class=2, read_block=2)
-    monkeypatch.setattr(ffcv_batches, "CACHE_BYTES", 4 * (2 << 20))
+    monkeypatch.setattr(ffcv_batches, "CACHE_BYTES", 8 * (2 << 20))
     with interpreted(path, plan, resolution=64, os_cache=False) as batches:
-        pages, length = batches._ffcv.page_of, batches._steps_an_epoch
+        pages = batches._ffcv.pages(np.arange(1300))
+        length = batches._steps_an_epoch
     assert len(np.unique(pages)) == 8
     touched = [
         {int(page) for step in range(steps) for page in pages[plan.indices(step)]} for steps in (length, length + 1)
@@ -219,6 +256,113 @@ def test_own_cache_takes_one_step_at_least(make, monkeypatch):
         reader = BetonReader(path)
         for batch in islice(batches.steps(), 6):
             assert np.array_equal(batch.images.flatten(0, 1).numpy(), reader.images(plan.indices(batch.step)))
+
+
+def epochs():
+    """FFCV's epochs whose threads live."""
+    return [thread for thread in threading.enumerate() if type(thread).__name__ == "CarefulEpoch"]
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 10
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert condition()
+
+
+@pytest.mark.parametrize("length", [1, 2, 5])
+def test_the_next_epoch_starts_before_one_is_used_up(make, monkeypatch, length):
+    """Its first images are decoded when the last ones of the one before are still being worked on; never two ahead."""
+    monkeypatch.setattr(ffcv_batches, "PLANNED_STEPS", length)
+    path, plan = make()
+    reader, before = BetonReader(path), len(epochs())
+    with interpreted(path, plan, os_cache=False) as batches:
+        for batch in islice(batches.steps(3), 4 * length + 1):
+            assert np.array_equal(batch.images.flatten(0, 1).numpy(), reader.images(plan.indices(batch.step)))
+            assert len(epochs()) - before <= 2
+            if (batch.step - 3) % length == length - 1:
+                wait_for(lambda: any(epoch.output_queue.qsize() and not epoch._received.is_set() for epoch in epochs()))
+    assert len(epochs()) == before
+
+
+def test_one_endless_epoch_where_the_operating_system_keeps_pages(make):
+    path, plan = make()
+    reader = BetonReader(path)
+    with interpreted(path, plan) as batches:
+        row = batches.steps()
+        first = next(row)
+        [epoch] = epochs()
+        for batch in [first, *islice(row, 400)]:
+            assert np.array_equal(batch.images.flatten(0, 1).numpy(), reader.images(plan.indices(batch.step)))
+        assert epochs() == [epoch]
+    assert epochs() == []
+
+
+@pytest.mark.parametrize("steps", range(7))
+def test_leaving_between_two_epochs(make, monkeypatch, steps):
+    monkeypatch.setattr(ffcv_batches, "PLANNED_STEPS", 2)
+    path, plan = make()
+    threads, torch_threads = set(threading.enumerate()), torch.get_num_threads()
+    for pause in (0, 0.05):
+        with interpreted(path, plan, os_cache=False) as batches:
+            row = batches.steps()
+            for _ in range(steps):
+                next(row)
+            time.sleep(pause)
+        assert torch.get_num_threads() == torch_threads
+        wait_for(lambda: not set(threading.enumerate()) - threads)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_file_that_vanishes_between_two_epochs(make, monkeypatch):
+    monkeypatch.setattr(ffcv_batches, "PLANNED_STEPS", 2)
+    path, plan = make()
+    threads = set(threading.enumerate())
+    with interpreted(path, plan, os_cache=False) as batches:
+        row = batches.steps()
+        next(row)
+        path.unlink()
+        with pytest.raises(DataError, match=r"raw16\.beton: FFCV stopped reading; is the file still there\?"):
+            for _ in islice(row, 20):
+                pass
+    wait_for(lambda: not set(threading.enumerate()) - threads)
+
+
+def test_plan_that_fails_on_the_way(make, monkeypatch):
+    """What FFCV's threads draw from the plan is waited for like what they decode."""
+    monkeypatch.setattr(ffcv_batches, "PLANNED_STEPS", 4)
+    path, plan = make()
+    indices = plan.indices
+    monkeypatch.setattr(plan, "indices", lambda step: indices(step) if step < 60 else indices("no step"))
+    for os_cache in (True, False):
+        with interpreted(path, plan, os_cache=os_cache) as batches:
+            with pytest.raises(DataError, match=r"raw16\.beton: FFCV stopped reading: TypeError"):
+                for _ in islice(batches.steps(), 100):
+                    pass
+            assert epochs() == []
+
+
+def test_cut():
+    sizes = [4, 4, 3, 9, 1, 25, 8, 8, 2]
+    row = np.arange(sum(sizes))
+    steps = np.split(row, np.cumsum(sizes)[:-1])
+    found = list(cut(iter(steps), 8))
+    assert np.concatenate(found).tolist() == row.tolist()
+    assert [len(part) for part in found] == [8, 3, 5, 4, 1, 7, 6, 6, 6, 8, 8, 2]
+
+
+def test_tables_stay_in_the_file(make):
+    """At a million images they would take 0.1 GB of each process."""
+    path, plan = make()
+    with interpreted(path, plan) as batches:
+        loader = batches._ffcv._loader
+        assert not loader.reader.metadata.flags.owndata
+        assert not loader.memory_manager.ptrs.flags.owndata
+    table = np.zeros(200_000, ALLOCATION_TYPE)
+    table["ptr"] = np.arange(200_000) * 10
+    assert by_place(table) is table
+    table["ptr"][[65_535, 65_536]] = table["ptr"][[65_536, 65_535]]
+    assert np.array_equal(by_place(table)["ptr"], np.arange(200_000) * 10)
 
 
 @pytest.mark.parametrize(
