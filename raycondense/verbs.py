@@ -20,7 +20,8 @@ from raycondense.presets import PRESETS, get_preset
 
 @dataclass(frozen=True, kw_only=True)
 class Prepare:
-    """Write SOURCE as a .beton (FFCV's format) with a sidecar beside it, classes together, shuffled inside a class."""
+    """Write SOURCE as a .beton (FFCV's format) with a sidecar beside it, classes together, shuffled inside a class. The
+    same command goes on where an interrupted one stopped."""
 
     source: tyro.conf.Positional[str]
     """An ImageFolder directory, a folder or glob of Parquet shards, digits, a torchvision dataset's name, an .npz."""
@@ -56,7 +57,7 @@ def prepare(words: list[str]) -> int:
 
     options = {name: value for name, value in vars(flags).items() if name not in ("source", "out")}
     with Display() as display:
-        result = run(flags.source, flags.out, progress=partial(display.count, "prepare"), **options)
+        result = run(flags.source, flags.out, progress=partial(display.count, "prepare", unit="images"), **options)
     for path, sidecar in ((result.path, result.sidecar), (result.val_path, result.val_sidecar)):
         if path is not None and sidecar is not None:
             stored = f"{sidecar.resolution} px {sidecar.encoding}"
