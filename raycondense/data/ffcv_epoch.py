@@ -82,6 +82,8 @@ def _epoch_type() -> type:
             self._positions: dict[int, np.ndarray] = {}
             self._received = threading.Event()
             self._torch_threads = torch.get_num_threads()
+            # FFCV makes CUDA streams on the device of the thread that starts an epoch, which may be another epoch's.
+            self._cuda_device = torch.cuda.current_device() if torch.cuda.is_available() else None
             super().__init__(loader, [] if order is None else order)
 
         def start(self) -> None:
@@ -96,6 +98,8 @@ def _epoch_type() -> type:
         def _all_batches(self, cut: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
             # What FFCV's thread asks for first, after it has set torch's thread count.
             torch.set_num_threads(self._torch_threads)
+            if self._cuda_device is not None:
+                torch.cuda.set_device(self._cuda_device)
             if self._batches is not None:
                 yield from self._batches
                 return

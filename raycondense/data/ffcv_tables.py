@@ -14,15 +14,11 @@ import numpy as np
 BATCHES_AHEAD = 3
 
 
-class PagesOfImages:
-    """Takes the place of FFCV's table from each image to the pages that it lies on (ours lie on one)."""
+class PagesThemselves:
+    """Takes the place of FFCV's table from each image to the pages that it lies on, where pages are asked for."""
 
-    def __init__(self, starts: np.ndarray, page_bits: int) -> None:
-        self._starts, self._page_bits = starts, page_bits
-
-    def __getitem__(self, image: int) -> tuple[np.uint64]:
-        # Of this type as in FFCV, which multiplies it: a smaller one would overflow.
-        return (np.uint64(self._starts[image]) >> np.uint64(self._page_bits),)
+    def __getitem__(self, page: np.uint64) -> tuple[np.uint64]:
+        return (page,)
 
 
 @cache
@@ -74,8 +70,13 @@ def _types() -> tuple[type, type, type, type]:
             self.reader, table = reader, by_place(reader.alloc_table)
             self.ptrs, self.sizes = table["ptr"].copy(), table["size"].copy()
             reader.alloc_table = None
-            page_bits = int(reader.page_size).bit_length() - 1
-            self.sample_to_pages = PagesOfImages(reader.metadata["f0"]["data_ptr"], page_bits)
+            self.sample_to_pages = PagesThemselves()
+
+        def schedule_epoch(self, batches: list[np.ndarray]) -> Any:
+            # FFCV looks up image after image, which takes longer than what was decoded ahead lasts.
+            places = self.reader.metadata["f0"]["data_ptr"]
+            page_bits = np.uint64(int(self.reader.page_size).bit_length() - 1)
+            return super().schedule_epoch([np.unique(places[batch] >> page_bits) for batch in batches])
 
     class LeanLoader(Loader):
         """What FFCV's constructor makes for one field, without its tables of all images."""
