@@ -83,10 +83,11 @@ def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
 def jpeg_reduction(stored: int, resolution: int) -> int:
     """By how much a stored JPEG is reduced while it is decoded: libjpeg's 1, 2, 4 or 8.
 
-    What is left is ``resolution`` itself, twice as much or more, or for halves 7/4 (224 to 64 px), and then resized by
-    area. Nearer to it resizing blurs less than it would from the full size, and photographs differ by 2.5 of 255 instead
-    of 0.6 to 1.6 (docs/results/loader.md). Only whole pixels are made: libjpeg rounds sides up, and an image whose last
-    pixel reaches beyond its edge would shift. Other ratios (n/8) have no vector code: 3/8 and 5/8 take longer than 4/8.
+    What is left is ``resolution`` itself, twice as much or more, or for halves 7/4 (224 to 64 px), and is then resized
+    by area. Nearer to it resizing blurs less than it would from the full size, and photographs differ by 2.5 of 255,
+    not by 0.6 to 1.6 (docs/results/loader.md). Only whole pixels are made: libjpeg rounds sides up, and an image whose
+    last pixel reaches beyond its edge would shift. Other ratios (n/8) have no vector code: 3/8 and 5/8 take longer than
+    4/8.
 
     Args:
         stored: side of the JPEG in pixels.
