@@ -20,7 +20,7 @@ more than 1 is faster than one after another):
 - compiled: 1.16 with 10 images, 1.24 with 100, after 17 to 24 s of compiling in every process, which is half of a
   student of 1000 steps at 10 images; 1.0 at 8 px. It wants a C++ compiler and moves the last bits, so it is no option.
 - channels-last 0.83; bf16 1.35 and 1.54, but other students.
-- keeping freed memory (`raycondense.evaluation.memory`, in all of the above): 1.1 with 10 images, 1.35 to 1.5 with 100
+- keeping freed memory (`raycondense.memory`, in all of the above): 1.1 with 10 images, 1.35 to 1.5 with 100
   to 300, the same bits; peak memory grows by a tenth to a quarter.
 """
 

@@ -17,8 +17,10 @@ from raycondense.data.normalize import Normalize
 from raycondense.data.open import open_class_batches
 from raycondense.data.sidecar import Sidecar
 from raycondense.errors import RunError
+from raycondense.execution import compile_networks
 from raycondense.host import Host
 from raycondense.initialise import fit_reconstruction, pretrain_gan, train_pool
+from raycondense.memory import freed_memory_kept
 from raycondense.progress import Progress
 from raycondense.state import TrainState
 from raycondense.step import CondenseStep
@@ -66,7 +68,8 @@ def advance(config: Config, train: Path, state: TrainState, host: Host, *, until
     }
     while state.stage != until:
         try:
-            works[state.stage](config, train, state, host, Progress(config, state, host))
+            with freed_memory_kept(host.device):
+                works[state.stage](config, train, state, host, Progress(config, state, host))
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -112,6 +115,7 @@ def condense(config: Config, train: Path, state: TrainState, host: Host, progres
     batches = open_class_batches(train, config, rank=host.rank, world_size=host.world_size, device=host.device)
     with batches:
         progress.facts["loader"] = batches.loader
+        compile_networks(config, state, host.device)
         normalize = Normalize(batches.sidecar.mean, batches.sidecar.std).to(host.device)
         stopwatch = progress.stopwatch
         step = CondenseStep(config, state, normalize, host, stopwatch)

@@ -272,7 +272,11 @@ class CondenseConfig:
     accumulate: int = 1
     """Steps whose gradients are added up before an update."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Autocast of generator and extractors; auto is bfloat16 on GPUs that have it, float32 elsewhere."""
+    """Autocast of generator and extractors; auto is bfloat16 where the device computes in it (GPUs; of CPUs those with
+    AVX512-BF16 or AMX, from 16 px on), float32 elsewhere."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Fuse the networks' operations by torch.compile, which takes a C++ compiler and up to a minute once; auto does so
+    on CPUs from 32 px on, where it pays. On GPUs it has not been measured."""
     two_pass: int = 0
     """Images that go through the networks at a time, twice each, so that memory does not grow with the images of a step
     (two-pass gradients); 0 is all at once."""

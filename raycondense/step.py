@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +19,7 @@ from raycondense.augment import dsa
 from raycondense.config import Config
 from raycondense.data.batches import ClassBatch
 from raycondense.data.normalize import Normalize
+from raycondense.execution import autocast
 from raycondense.host import Host, gathered
 from raycondense.models.extractors import Extractor
 from raycondense.seeds import derive_seed, seeded_generator
@@ -89,13 +89,7 @@ class CondenseStep:
         self._normalize = normalize
         self._host = host
         self._stopwatch = stopwatch or Stopwatch()
-        wants_bf16 = config.condense.precision == "bfloat16" or (
-            config.condense.precision == "auto" and host.device.type == "cuda" and torch.cuda.is_bf16_supported()
-        )
-        device_type = host.device.type
-        self._autocast: Callable[[], contextlib.AbstractContextManager[object]] = (
-            (lambda: torch.autocast(device_type, torch.bfloat16)) if wants_bf16 else contextlib.nullcontext
-        )
+        self._autocast = autocast(config, host.device)
         if state.discriminator is not None:
             state.discriminator.requires_grad_(False).eval()
 

@@ -47,7 +47,8 @@ class Updater:
         for parameter in model.generator.parameters():
             parameter.requires_grad_(lr_generator > 0)
             parameter.grad = None  # what an earlier stage left would be added to ours
-        self._adam = torch.optim.Adam(self._generator, lr=lr_generator) if lr_generator else None
+        # One kernel for all parameters.
+        self._adam = torch.optim.Adam(self._generator, lr=lr_generator, fused=True) if lr_generator else None
         self._sparse_adam = torch.optim.SparseAdam([model.codebook.codes], lr=lr_codebook) if lr_codebook else None
         self._code_rows: list[Tensor] = []
         self._code_gradients: list[Tensor] = []

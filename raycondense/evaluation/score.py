@@ -21,7 +21,7 @@ from raycondense.data.beton import BetonReader
 from raycondense.data.normalize import Normalize
 from raycondense.data.sidecar import Sidecar
 from raycondense.errors import DataError
-from raycondense.evaluation.memory import freed_memory_kept
+from raycondense.memory import freed_memory_kept
 from raycondense.storage import append_line
 
 logger = logging.getLogger("raycondense")

@@ -23,7 +23,7 @@ from raycondense.config import EvaluationConfig
 from raycondense.data.normalize import Normalize
 from raycondense.errors import ConfigError, DataError
 from raycondense.evaluation.labels import cutmix, soft_labels, soft_loss
-from raycondense.evaluation.memory import freed_memory_kept
+from raycondense.memory import freed_memory_kept
 from raycondense.models import build_student
 from raycondense.seeds import derive_seed, seeded_generator
 

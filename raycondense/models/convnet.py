@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from raycondense.config import RESOLUTIONS
 from raycondense.errors import ConfigError
+from raycondense.models.blocks import Blocks
 
 DEPTHS = {8: 2, 16: 2, 32: 3, 64: 4, 128: 5, 256: 6}
 
@@ -36,8 +37,8 @@ def convnet_depth(resolution: int) -> int:
 
 def average_pool(x: Tensor) -> Tensor:
     """Mean of 2x2 pixels; x [N, C, H, W] with even H and W."""
-    if x.device.type == "cpu" and x.shape[-1] <= 16 and x.is_contiguous():
-        # Adding slices is several times faster than the CPU's pooling on maps of a few pixels.
+    if x.device.type == "cpu" and x.is_contiguous() and not torch.compiler.is_compiling():
+        # Adding slices is several times faster than the CPU's pooling; a compiler does better than both.
         rows = x[..., ::2, :] + x[..., 1::2, :]
         return (rows[..., ::2] + rows[..., 1::2]) * 0.25
     return F.avg_pool2d(x, 2)
@@ -72,11 +73,18 @@ class ConvNet(nn.Module):
         self.convs = nn.ModuleList(nn.Conv2d(width if i else 3, width, 3, padding=1) for i in range(depth))
         self.norms = nn.ModuleList(nn.GroupNorm(width, width) for _ in range(depth))
         self.head = nn.Linear(width * (resolution // 2**depth) ** 2, num_classes)
+        self._embed_all = Blocks(self._embed_some, image_bytes=4 * width * resolution**2)
+
+    def compile_embedding(self) -> None:
+        """Fuse the operations of `embed` by torch.compile (`Blocks.compile`)."""
+        self._embed_all.compile()
 
     def embed(self, images: Tensor) -> Tensor:
         """Flattened output of the last block: [N, 3, R, R] standardised to [N, width (R / 2^depth)^2]."""
         # Instance norm over single channels is slow in channels-last memory on the CPU.
-        x = images.contiguous() if images.device.type == "cpu" else images
+        return self._embed_all(images.contiguous() if images.device.type == "cpu" else images)
+
+    def _embed_some(self, x: Tensor) -> Tensor:
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = average_pool(F.relu(norm(conv(x)), inplace=True))
         return torch.flatten(x, 1)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from raycondense.config import RESOLUTIONS, ExtractorConfig
 from raycondense.errors import ConfigError
+from raycondense.models.blocks import Blocks
 from raycondense.models.convnet import ConvNet, Features
 from raycondense.models.weights import WeightLayout
 
@@ -36,9 +37,18 @@ class _ResNetBackbone(nn.Module):
             stem = [nn.Conv2d(3, 64, 3, padding=1, bias=False), net.bn1, net.relu]
         self.body = nn.Sequential(*stem, net.layer1, net.layer2, net.layer3, net.layer4, net.avgpool, nn.Flatten())
         self.head = net.fc
+        side = resolution if resolution < SMALL_IMAGE else resolution // 2
+        self._embed_all = Blocks(self._embed_some, image_bytes=4 * 64 * side**2)
+
+    def compile_embedding(self) -> None:
+        """Fuse the operations of `embed` by torch.compile (`Blocks.compile`)."""
+        self._embed_all.compile()
 
     def embed(self, images: Tensor) -> Tensor:
         """Spatial mean of the last block: [N, 3, R, R] to [N, 512]."""
+        return self._embed_all(images)
+
+    def _embed_some(self, images: Tensor) -> Tensor:
         return cast(Tensor, self.body(images))
 
 
@@ -58,6 +68,10 @@ class Extractor(nn.Module):
         self.backbone = backbone
         self.embedding_dim = int(backbone.head.in_features)
         self.num_classes = int(backbone.head.out_features)
+
+    def compile_embedding(self) -> None:
+        """Fuse the operations of `embed` by torch.compile (`raycondense.models.blocks.Blocks.compile`)."""
+        self.backbone.compile_embedding()
 
     def embed(self, images: Tensor) -> Tensor:
         """Embedding without the head: [N, 3, R, R] standardised to [N, D]."""

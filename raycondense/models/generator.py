@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from raycondense.config import FACTORS, RESOLUTIONS, GeneratorConfig
 from raycondense.errors import ConfigError
+from raycondense.models.blocks import Blocks
 from raycondense.seeds import derive_seed, seeded_construction
 
 BASE_RESOLUTION = 4
@@ -124,6 +125,11 @@ class Generator(nn.Module):
         with seeded_construction(derive_seed(seed, "generator")):
             self._build()
             self._initialise()
+        self._make_all = Blocks(self._make_some, image_bytes=4 * config.width * self.native_resolution**2)
+
+    def compile_images(self) -> None:
+        """Fuse the operations that make images by torch.compile (`Blocks.compile`)."""
+        self._make_all.compile()
 
     def _channels(self, resolution: int) -> int:
         return min(self.config.width * (self.native_resolution // resolution), self.config.max_width)
@@ -185,6 +191,9 @@ class Generator(nn.Module):
 
     def native(self, codes: Tensor, labels: Tensor) -> Tensor:
         """Images of ``codes`` as they are kept, before `enlarge`: [N, 3, R/factor, R/factor] in [0, 1]."""
+        return self._make_all(codes, labels)
+
+    def _make_some(self, codes: Tensor, labels: Tensor) -> Tensor:
         condition = codes if self.embedding is None else torch.cat((codes, self.embedding(labels)), dim=1)
         norms = self._scales_and_shifts(self.modulation(condition))
         x = self.stem(condition).view(-1, self._modulated[0], BASE_RESOLUTION, BASE_RESOLUTION)

@@ -64,6 +64,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
         {"condense.classes_per_step": 4, "condense.codes_per_step": 1},
         {"losses.regression": 30.0},
         {"condense.precision": "bfloat16"},
+        {"condense.compile": "on"},
         {"extractors.architecture": "resnet18", "condense.images": 80, "initialise.method": "none"},
         {"augment.strategy": [], "extractors.draw": "rank"},
     ],

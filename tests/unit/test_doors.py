@@ -36,6 +36,7 @@ DOORS = {
     "checkpoint": "storage",
     "patience": "",
     "background": "",
+    "memory": "",
     "host": "checkpoint patience storage tensorboard",
     "remote": "patience redact storage",
     # The parts of the method: they know torch, settings and nothing of where they run.
@@ -47,14 +48,15 @@ DOORS = {
     "state": "shapes storage checkpoint config models seeds",
     "updates": "host state stopwatch",
     "progress": "config host state stopwatch",
-    "step": "augment config data host losses models seeds state stopwatch updates",
+    "execution": "config state",
+    "step": "augment config data execution host losses models seeds state stopwatch updates",
     "initialise": "augment config data host losses models progress seeds state updates",
-    "condense": "config data host initialise models progress state step updates",
+    "condense": "config data execution host initialise memory models progress state step updates",
     "planning": "artifact augment condense config configfile data host initialise models seeds state step updates",
     # What comes out of it.
     "artifact": "__init__ config configfile data models seeds shapes storage",
     "publish": "artifact config data state",
-    "evaluation": "__init__ artifact augment config configfile data models redact seeds shapes storage",
+    "evaluation": "__init__ artifact augment config configfile data memory models redact seeds shapes storage",
     "tuning": "config configfile redact shapes storage",
     "report": "artifact data evaluation shapes storage tuning",
     # Where it runs, and the public face.

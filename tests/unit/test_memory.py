@@ -1,4 +1,4 @@
-"""`raycondense.evaluation.memory`: freed memory stays for the next step, and goes back after the last."""
+"""`raycondense.memory`: freed memory stays for the next step, and goes back after the last."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from raycondense.evaluation.memory import freed_memory_kept
+from raycondense.memory import freed_memory_kept
 
 MEGABYTES = 64
 
@@ -59,7 +59,7 @@ def test_the_system_gets_its_memory_back_after_an_error() -> None:
 def test_training_on_a_gpu_leaves_the_process_as_it_is() -> None:
     # In a process of its own: no setting of an earlier test.
     code = (
-        "import torch; from raycondense.evaluation.memory import freed_memory_kept\n"
+        "import torch; from raycondense.memory import freed_memory_kept\n"
         "with freed_memory_kept(torch.device('cuda')):\n"
         "    import test_memory as here; print(here.pages_mapped_by(10) / here.pages_mapped_by(1))"
     )
