@@ -105,7 +105,7 @@ class Journal:
                     if identity is None:
                         if record["version"] != VERSION:
                             raise JournalError(f"its journal has version {record['version']}, not {VERSION}")
-                        identity = record["identity"]
+                        identity = dict(record["identity"])
                     elif "sizes" in record:
                         sizes.append(_take_block(record, done, images))
                         images += len(sizes[-1])

@@ -173,9 +173,11 @@ class Job:
     def _note_bad(self, rank: int, reason: str) -> None:
         index = int(self._order[rank])
         if not self._skip_bad:
+            # In a shard or an archive, an image is repaired by writing all of them again.
+            goes_on = "" if self._images.sequential else " (repaired in its place, the same command goes on from here)"
             raise DataError(
                 f"{self._images.key(index)}: this image cannot be decoded ({reason}); repair or remove it, or leave "
-                "such images out with --skip-bad"
+                f"such images out with --skip-bad{goes_on}"
             )
         self.bad.append((index, reason))
         self._part(rank).skipped += 1

@@ -145,21 +145,29 @@ def done_before(log, number=NUMBER):
     return int(found[1])
 
 
-@pytest.mark.parametrize("kind", ["folder", "parquet"])
-def test_a_killed_command_goes_on(kind, many, tmp_path):
-    """Killed by SIGKILL, run again with another number of workers; meanwhile nobody else may write the same files."""
+@pytest.mark.parametrize(
+    ("kind", "by", "workers"),
+    [("folder", signal.SIGKILL, "1"), ("parquet", signal.SIGKILL, "1"), ("folder", signal.SIGINT, "2")],
+)
+def test_a_killed_command_goes_on(kind, by, workers, many, tmp_path):
+    """Or interrupted, and run again with another number of workers; meanwhile nobody else may write the same files."""
     out = tmp_path / "out"
-    process = start(words(many[kind], out, "--workers", "1"), out)
+    process = start(words(many[kind], out, "--workers", workers), out)
     process.send_signal(signal.SIGSTOP)
     with pytest.raises(RunError, match=r"x\.beton: another `prepare` is writing this file at the moment"):
         prepare(many[kind], out / "x.beton", workers=1, **OPTIONS)
     with pytest.raises(RunError, match=r"x-val\.beton: another"):
         prepare(many[kind], out / "x-val.beton", workers=1, **OPTIONS)
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    process.send_signal(by)
+    process.send_signal(signal.SIGCONT)
+    log = process.communicate()[1]
+    if by == signal.SIGINT:
+        assert process.returncode == 130
+        assert re.search(r"error: \S+/x\.beton: interrupted; run the same command to go on from [\d,]+ of 3,600", log)
+    else:
+        assert process.returncode == -by
     assert [name for name in os.listdir(out) if not name.endswith(".lock")] == [WORK], "no final name yet"
-    done = run(words(many[kind], out, "--workers", "2"))
+    done = run(words(many[kind], out, "--workers", "3" if workers == "2" else "2"))
     assert done.returncode == 0, done.stderr
     before = done_before(done.stderr, MANY)
     assert 1024 <= before < MANY
