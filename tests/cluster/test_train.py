@@ -17,6 +17,7 @@ import torch
 
 from raycondense import api, condense
 from raycondense.cli import main
+from raycondense.cluster.start import alone, connect
 from raycondense.configfile import save_config
 from raycondense.errors import ConfigError
 from raycondense.host import LocalHost
@@ -78,6 +79,25 @@ def test_a_killed_worker_costs_nothing(unbroken: Path, digits: Path, ray_session
     for part in ("artifact", "initial"):
         for name, value in published(unbroken, part).items():
             assert torch.equal(value, published(tmp_path, part)[name]), (part, name)
+
+
+def test_ray_train_is_spared_what_a_machine_alone_has_no_use_for(
+    ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    watcher = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
+    connect()
+    monkeypatch.delenv(watcher, raising=False)
+    with alone():
+        assert os.environ[watcher] == "0"
+        # By this name Ray Train looks for it before it starts one.
+        assert ray.get_actor("AutoscalingCoordinator", namespace="AutoscalingCoordinator")
+    # A later run of this process may be on a cluster that loses machines.
+    assert watcher not in os.environ
+    monkeypatch.setenv(watcher, "1")
+    with alone():
+        assert os.environ[watcher] == "1"
 
 
 @pytest.mark.parametrize(
