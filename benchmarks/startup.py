@@ -4,7 +4,8 @@
 
 A step is an update: the first one is the first of whatever stage comes first. Runs start from a cold command, Ray
 included; files are in the system's cache, and Python's compiled files are there. Medians and the best of the runs: on
-a machine where others work the best is nearer to what a quiet one does. Each run waits for a moment of little work.
+a machine where others work the best is nearer to what a quiet one does,
+and CPU seconds are nearly the same on any. Each run waits for a moment of little work.
 """
 
 from __future__ import annotations
@@ -44,7 +45,12 @@ PHASES = {
     "condensed": "first condensation step",
 }
 """Moment at which a phase ends → what it was."""
-FIRST, CONDENSED = "first", "condensed"
+FIRST, CONDENSED, CPU = "first", "condensed", "cpu"
+WHAT = {
+    FIRST: "first step",
+    CONDENSED: "first condensation step",
+    CPU: "CPU seconds of its Python processes until the first step",
+}
 IMPORTS = ("torch", "ray", "ray.train", "torch._dynamo", "ffcv", "sklearn", "sklearn.cluster")
 
 REMAINS = """
@@ -169,6 +175,10 @@ def moments_of(processes: list[dict[str, tuple[float, float]]], began: float) ->
     if not any("begin connect 1" in marks for marks in processes):
         ends["checked"] = "begin run 1"
     moments = {name: moment for name, what in ends.items() if (moment := last(what)) is not None}
+    spent = (
+        max((cpu for clock, cpu in one.values() if clock - began <= moments[FIRST]), default=0) for one in processes
+    )
+    moments[CPU] = sum(spent)
     # On Ray the driver reads the last checkpoint into a state as well, later.
     moments["state"] = max(marks["end TrainState.__init__ 1"][0] - began for marks in trainers)
     imports = {
@@ -228,14 +238,14 @@ def main(options: Options) -> None:
                 fits.setdefault((workers, number), []).append(moments)
                 if workers and not number:
                     imports.append(of_imports)
-                found = ", ".join(f"{name} {moments[name]:.1f} s" for name in (FIRST, CONDENSED) if name in moments)
+                found = ", ".join(f"{name} {moments[name]:.1f} s" for name in WHAT if name in moments)
                 print(f"run {run + 1}, {workers} workers, {tree or 'this tree'}: {found}", file=sys.stderr)
     for kept in (*times.values(), *fits.values(), imports):
         del kept[: int(options.warm_up)]  # type: ignore[attr-defined]
     for workers in (0, WORKERS):
         label = f"`raycondense fit`, {f'{workers} Ray workers' if workers else 'one process'}"
         for number in range(len(trees)):
-            for moment, what in ((FIRST, "first step"), (CONDENSED, "first condensation step")):
+            for moment, what in WHAT.items():
                 if moment in fits[workers, number][0]:
                     times[f"{label}: {what}", number] = [one[moment] for one in fits[workers, number]]
     lines = ["# Start-up time", ""]
