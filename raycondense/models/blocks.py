@@ -30,8 +30,8 @@ def block_images(image_bytes: int) -> int:
 class Blocks:
     """A network of images that do not depend on each other, block by block on a CPU and all at once elsewhere.
 
-    Blocks are as equal as can be, but for compiled networks: these take whole blocks, and what is left goes through the
-    network as it is, since each other size would have to be compiled for seconds.
+    Blocks are as equal as can be. Compiled networks keep to the block of their first call: what is left of a later one
+    goes through the network as it is, since each other size would have to be compiled for seconds.
 
     Args:
         network: tensors [n, …] to a tensor [n, …], row by row.
@@ -40,8 +40,9 @@ class Blocks:
 
     def __init__(self, network: Network, image_bytes: int) -> None:
         self._network = network
-        self._size = block_images(image_bytes)
+        self._most = block_images(image_bytes)
         self._compiled: Network | None = None
+        self._compiled_size = 0
 
     def compile(self) -> None:
         """Let torch.compile fuse the network's operations; on a GPU, once for every number of images."""
@@ -54,17 +55,14 @@ class Blocks:
         count = len(inputs[0])
         if inputs[0].device.type != "cpu":
             return (self._compiled or self._network)(*inputs)
-        if self._compiled is None:
-            if count <= self._size:
-                return self._network(*inputs)
-            size = math.ceil(count / math.ceil(count / self._size))
-            return torch.cat([self._network(*part) for part in _parts(size, inputs)])
-        outputs = [
-            (self._compiled if len(part[0]) == self._size else self._network)(*part)
-            for part in _parts(self._size, inputs)
-        ]
+        size = math.ceil(count / max(1, math.ceil(count / self._most)))
+        if self._compiled is not None:
+            size = self._compiled_size = self._compiled_size or size
+        parts = zip(*(tensor.split(max(1, size)) for tensor in inputs), strict=True)
+        outputs = [self._run(*part) for part in parts]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
-
-def _parts(size: int, inputs: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
-    return list(zip(*(tensor.split(size) for tensor in inputs), strict=True))
+    def _run(self, *block: Tensor) -> Tensor:
+        if self._compiled is not None and len(block[0]) == self._compiled_size:
+            return self._compiled(*block)
+        return self._network(*block)

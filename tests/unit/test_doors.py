@@ -52,7 +52,8 @@ DOORS = {
     "step": "augment config data execution host losses models seeds state stopwatch updates",
     "initialise": "augment config data host losses models progress seeds state updates",
     "condense": "config data execution host initialise memory models progress state step updates",
-    "planning": "artifact augment condense config configfile data host initialise models seeds state step updates",
+    "planning": "artifact augment condense config configfile data host initialise memory models seeds state step "
+    "updates",
     # What comes out of it.
     "artifact": "__init__ config configfile data models seeds shapes storage",
     "publish": "artifact config data state",

@@ -78,3 +78,7 @@ def test_compiled_blocks_have_the_values_and_gradients_of_the_whole(monkeypatch:
     with torch.no_grad():
         torch.testing.assert_close(parts(images), whole(images))
     torch.testing.assert_close(gradients(parts, images), gradients(whole, images))
+
+
+def test_no_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert convnet(monkeypatch, block=8).embed(torch.empty(0, 3, 16, 16, dtype=torch.float64)).shape == (0, 8 * 16)
