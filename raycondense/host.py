@@ -46,6 +46,12 @@ class Host(ABC):
     def all_reduce(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor, in place, by its sum over all ranks."""
 
+    def begin_all_reduce(self, tensors: Sequence[Tensor]) -> Callable[[], None]:
+        """`all_reduce` that may go on in the background: the tensors hold the sums once the returned function was
+        called. Other collectives may be called before that."""
+        self.all_reduce(tensors)
+        return lambda: None
+
     @abstractmethod
     def all_gather(self, tensor: Tensor, lengths: Sequence[int] | None = None) -> list[Tensor]:
         """Every rank's ``tensor`` by rank, without gradient; shapes may differ in the first dimension.

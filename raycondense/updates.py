@@ -70,29 +70,40 @@ class Updater:
             accumulated: steps whose gradients were added up.
             lr_factor: what the learning rates are multiplied with now (see `cosine`).
         """
+        gradients: list[Tensor] = []
         if self._adam is not None:
             gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self._generator]
             for parameter, gradient in zip(self._generator, gradients, strict=True):
                 parameter.grad = gradient
-            with self._stopwatch.part("all_reduce"):
-                self._host.all_reduce(gradients)
+        # On its way while the codes are updated.
+        wait = self._host.begin_all_reduce(gradients)
+        if self._sparse_adam is not None:
+            self._update_codes(self._sparse_adam, accumulated, lr_factor)
+        with self._stopwatch.part("all_reduce"):
+            wait()
+        if self._adam is not None:
             if accumulated > 1:
                 torch._foreach_div_(gradients, float(accumulated))
             if self._grad_clip:
                 torch.nn.utils.clip_grad_norm_(self._generator, self._grad_clip)
             self._step(self._adam, self._rates[0] * lr_factor)
-        if self._sparse_adam is not None:
-            codes = self._model.codebook.codes
-            empty = codes.new_empty(0, codes.shape[-1])
-            rows = torch.cat([*self._code_rows, torch.empty(0, dtype=torch.long, device=codes.device)])
-            rows, values = self._gathered(rows, torch.cat([*self._code_gradients, empty]))
-            if len(rows):
-                where = torch.stack((rows // codes.shape[1], rows % codes.shape[1]))
-                codes.grad = torch.sparse_coo_tensor(
-                    where, values / accumulated, codes.shape, check_invariants=False
-                ).coalesce()
-                self._step(self._sparse_adam, self._rates[1] * lr_factor)
+
+    def _update_codes(self, optimizer: torch.optim.Optimizer, accumulated: int, lr_factor: float) -> None:
+        codes = self._model.codebook.codes
+        empty = codes.new_empty(0, codes.shape[-1])
+        rows = torch.cat([*self._code_rows, torch.empty(0, dtype=torch.long, device=codes.device)])
+        rows, values = self._gathered(rows, torch.cat([*self._code_gradients, empty]))
         self._code_rows, self._code_gradients = [], []
+        if not len(rows):
+            return
+        # Within a step no code comes twice: said here, as torch would make the host wait for a GPU to find out.
+        rows, order = rows.sort()
+        where = torch.stack((rows // codes.shape[1], rows % codes.shape[1]))
+        gradient = torch.sparse_coo_tensor(
+            where, values[order] / accumulated, codes.shape, check_invariants=False, is_coalesced=accumulated == 1
+        )
+        codes.grad = gradient.coalesce()
+        self._step(optimizer, self._rates[1] * lr_factor)
 
     def _gathered(self, rows: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """All ranks' rows int64 [n] and values float32 [n, d], in one message: a row's bits travel as two floats."""

@@ -67,16 +67,23 @@ class RayHost(Host):
         self._saved_under_notice: float | None = None
 
     def all_reduce(self, tensors: Sequence[Tensor]) -> None:
+        self.begin_all_reduce(tensors)()
+
+    def begin_all_reduce(self, tensors: Sequence[Tensor]) -> Callable[[], None]:
         if self.world_size == 1 or not tensors:
-            return
+            return lambda: None
         # One message for all tensors of a type: a generator has dozens of small ones.
-        for dtype in {tensor.dtype for tensor in tensors}:
-            same = [tensor for tensor in tensors if tensor.dtype == dtype]
-            flat = torch.cat([tensor.detach().flatten() for tensor in same])
-            dist.all_reduce(flat)
-            parts = flat.split([tensor.numel() for tensor in same])
-            for tensor, part in zip(same, parts, strict=True):
-                tensor.copy_(part.view_as(tensor))
+        groups = [[t for t in tensors if t.dtype == dtype] for dtype in dict.fromkeys(t.dtype for t in tensors)]
+        flats = [torch.cat([tensor.detach().flatten() for tensor in group]) for group in groups]
+        works = [dist.all_reduce(flat, async_op=True) for flat in flats]
+
+        def wait() -> None:
+            for group, flat, work in zip(groups, flats, works, strict=True):
+                work.wait()
+                parts = flat.split([tensor.numel() for tensor in group])
+                torch._foreach_copy_(group, [part.view_as(t) for t, part in zip(group, parts, strict=True)])
+
+        return wait
 
     def all_gather(self, tensor: Tensor, lengths: Sequence[int] | None = None) -> list[Tensor]:
         mine = tensor.detach().contiguous()

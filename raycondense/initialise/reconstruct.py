@@ -17,6 +17,7 @@ from torch import Tensor
 from raycondense.config import Config
 from raycondense.data.beton import BetonReader
 from raycondense.data.medoids import medoids
+from raycondense.execution import autocast, compile_networks
 from raycondense.host import Host
 from raycondense.progress import Progress
 from raycondense.seeds import derive_seed, seeded_generator
@@ -61,6 +62,8 @@ def fit_reconstruction(config: Config, train: Path, state: TrainState, host: Hos
         lr_codebook=settings.lr * 10,
     )
     updater.load_state_dict(state.optimizers)
+    compile_networks(config, state, host.device)
+    precision = autocast(config, host.device)
     batch = min(settings.batch, num_classes * per_class)
     for step in range(state.step, settings.steps):
         pairs = torch.randperm(num_classes * per_class, generator=seeded_generator(config.seed, "reconstruct", step))[
@@ -73,7 +76,8 @@ def fit_reconstruction(config: Config, train: Path, state: TrainState, host: Hos
             codes = codebook.codes.detach()[classes, positions].requires_grad_()
             wanted = F.avg_pool2d(targets[classes - int(own[0]), positions].float() / 255, codebook.config.factor)
             # The sum over the global batch's size: ranks' shares of unequal length add up to the global mean.
-            made = state.model.generator.native(codes, classes)
+            with precision():
+                made = state.model.generator.native(codes, classes)
             loss = F.mse_loss(made, wanted, reduction="none").flatten(1).mean(1).sum() / batch
             loss.backward()
             if codes.grad is not None:

@@ -46,6 +46,8 @@ class Blocks:
 
     def compile(self) -> None:
         """Let torch.compile fuse the network's operations; on a GPU, once for every number of images."""
+        if self._compiled is not None:
+            return
         # Its type hints know functions alone.
         compiled: Any = torch.compile(self._network, dynamic=False)
         self._compiled = compiled

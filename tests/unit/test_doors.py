@@ -50,7 +50,7 @@ DOORS = {
     "progress": "config host state stopwatch",
     "execution": "config state",
     "step": "augment config data execution host losses models seeds state stopwatch updates",
-    "initialise": "augment config data host losses models progress seeds state updates",
+    "initialise": "augment config data execution host losses models progress seeds state updates",
     "condense": "config data execution host initialise memory models progress state step updates",
     "planning": "artifact augment condense config configfile data host initialise memory models seeds state step "
     "updates",
