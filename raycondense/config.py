@@ -272,14 +272,11 @@ class CondenseConfig:
     accumulate: int = 1
     """Steps whose gradients are added up before an update."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Autocast of generator and extractors; auto is bfloat16 where the device computes in it (GPUs; of CPUs those with
-    AVX512-BF16 or AMX, from 16 px on), float32 elsewhere."""
+    """Autocast of generator and extractors; auto is bfloat16 on devices that have it (CPUs from 16 px on)."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Fuse the networks' operations by torch.compile, which takes a C++ compiler and up to a minute once; auto does so
-    on CPUs from 32 px on, where it pays. On GPUs it has not been measured."""
+    """Fuse the networks by torch.compile (needs a compiler, up to a minute); auto does on CPUs from 32 px on."""
     two_pass: int = 0
-    """Images that go through the networks at a time, twice each, so that memory does not grow with the images of a step
-    (two-pass gradients); 0 is all at once."""
+    """Images that go through the networks at a time, twice each, to bound memory (two-pass gradients); 0 is all."""
     log_images: int = 20_000
     """Real images seen between two log records."""
     checkpoint_images: int = 200_000
