@@ -42,7 +42,7 @@ class Measurement(NamedTuple):
     name: str
     script: str
     data: str
-    """Folder of ``train.beton`` and ``test.beton`` in ``--data``."""
+    """Folder of ``train.beton`` and ``test.beton`` in ``--data``; empty where made-up images do."""
     arguments: list[str]
 
 
@@ -62,7 +62,11 @@ def plan(quick: bool) -> list[Measurement]:
         studies = [f"{study}:{1 if quick else seeds}" for study in names]
         return Measurement(name, "ablations.py", data, ["--preset", preset, "--studies", *studies, *every])
 
+    few = ["--repeats", "2"] if quick else []
     return [
+        Measurement("device", "device.py", "", [*few, *(["--scale", "0.02", "--compile", "off"] if quick else [])]),
+        Measurement("step", "step.py", "", [*few, *(["--classes", "2", "--real", "8"] if quick else [])]),
+        Measurement("work", "work.py", "", [*few, *(["--studies", "2"] if quick else [])]),
         quality("cifar10-10", "cifar10", "cifar10", 10),
         quality("cifar10-1-50", "cifar10", "cifar10", 1, 50, more=NO_DIM),
         ablations("losses", "cifar10", "cifar10", "losses"),
@@ -103,7 +107,10 @@ def plan(quick: bool) -> list[Measurement]:
 def carry_out(one: Measurement, data: Path, out: Path, seconds: float) -> tuple[str, float]:
     """Run a measurement for at most so many seconds: "done", "stopped" or "failed", and the seconds that it took."""
     train, test = data / one.data / "train.beton", data / one.data / "test.beton"
-    places = ["--data", str(train), "--out", str(out / one.name), "--report", str(out / f"{one.name}.md")]
+    table = str(out / f"{one.name}.md")
+    places = ["--out", table]
+    if one.data:
+        places = ["--data", str(train), "--out", str(out / one.name), "--report", table]
     if one.script == "quality.py":
         places += ["--test", str(test)]
     begun = time.perf_counter()
@@ -140,7 +147,7 @@ def main() -> None:
             "failed",
         ):
             continue
-        if not (options.data / one.data / "train.beton").is_file():
+        if one.data and not (options.data / one.data / "train.beton").is_file():
             print(f"{one.name}: left out, no {options.data / one.data / 'train.beton'}", flush=True)
             continue
         left = end - time.monotonic()

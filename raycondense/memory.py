@@ -1,7 +1,8 @@
 """Keep the C library from giving memory back between the steps of a training on the CPU.
 
 glibc gives a freed tensor of megabytes back to the system at once, and the next step has to have every page of it
-zeroed and mapped again: a third to a half of a ConvNet's step at 32 px, a student's or of the condensation. The numbers computed are the same bits.
+zeroed and mapped again: a third to a half of a ConvNet's step at 32 px, a student's or of the condensation. The
+numbers computed are the same bits.
 """
 
 from __future__ import annotations
