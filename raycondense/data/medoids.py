@@ -11,6 +11,7 @@ from torch import Tensor
 
 from raycondense.errors import DataError
 
+_PIECE = 512  # images that are in memory as float64 before they are pooled, at most
 POOLED_SIDE = 16  # pixels; what k-means compares. Finer detail only adds noise and time.
 
 
@@ -39,10 +40,10 @@ def medoids(images: np.ndarray | Tensor, k: int, seed: int) -> np.ndarray:
 
 def _points(images: Tensor) -> np.ndarray:
     """float64 [n, D]: sums of pooled pixels are exact in it, so the order in which threads add up cannot matter."""
-    values = images.detach().to("cpu", torch.float64)
-    if values.ndim == 4 and max(values.shape[2:]) > POOLED_SIDE:
-        values = F.adaptive_avg_pool2d(values, POOLED_SIDE)
-    return values.flatten(1).numpy()
+    if images.ndim == 4 and max(images.shape[2:]) > POOLED_SIDE:
+        pieces = images.detach().split(_PIECE)
+        images = torch.cat([F.adaptive_avg_pool2d(part.to("cpu", torch.float64), POOLED_SIDE) for part in pieces])
+    return images.detach().to("cpu", torch.float64).flatten(1).numpy()
 
 
 def _kmeans_centers(points: np.ndarray, k: int, seed: int) -> np.ndarray:

@@ -22,7 +22,8 @@ from raycondense.data.medoids import medoids
 from raycondense.data.sidecar import Sidecar
 from raycondense.data.staging import staged_betons
 from raycondense.errors import ConfigError, DataError, choices_message
-from raycondense.evaluation.train import ImageSet
+from raycondense.evaluation.images import ImageSet
+from raycondense.evaluation.whole import some_of
 from raycondense.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class ClassImages(NamedTuple):
 
     reader: BetonReader
     members: np.ndarray
-    """int64 [n]: their positions in the beton."""
+    """int64 [n]: positions in the beton of those to choose from."""
     ipc: int
     """How many are wanted, 1 to n."""
     seed: int
@@ -79,6 +80,9 @@ def _whole(images: ClassImages) -> np.ndarray:
 BASELINES: dict[str, Chooser] = {"random": _random, "herding": _herding, "kmeans": _kmeans, "whole": _whole}
 """Random real images, herding (`herding`, in the features of a trained network), k-means medoids (real images nearest
 to the centers of their class), the whole set."""
+
+LOOKS_AT_ALL = ("herding", "kmeans")
+"""Baselines that hold something of every image that they choose from."""
 
 
 def herding(features: Tensor, count: int) -> np.ndarray:
@@ -151,6 +155,7 @@ def baseline_set(
     resolution: int,
     classes: Sequence[int] | None = None,
     embed: Embed | None = None,
+    most: int = 0,
 ) -> ImageSet:
     """The images of a baseline, ordered by class.
 
@@ -162,6 +167,8 @@ def baseline_set(
         resolution: side of the images in pixels; larger ones are scaled down by area.
         classes: labels of the classes wanted; None is all. A class's images do not depend on the others.
         embed: uint8 images [N, 3, R, R] on the CPU → float features [N, d] on the CPU; only ``herding`` wants it.
+        most: how many images of a class herding and k-means look at, at most (see
+            `raycondense.evaluation.whole.class_limit`), though never fewer than ``ipc``; 0 is all.
 
     Returns:
         uint8 images [N, 3, R, R] and int64 labels [N], on the CPU. ``whole`` holds the whole set in memory.
@@ -178,6 +185,8 @@ def baseline_set(
     chosen = []
     for label in wanted:
         members, class_seed = np.asarray(sidecar.class_range(label)), derive_seed(seed, "baseline", name, label)
+        if name in LOOKS_AT_ALL:
+            members = some_of(members, max(most, ipc) if most else 0, label)
         chosen.append(BASELINES[name](ClassImages(reader, members, ipc, class_seed, resolution, embed)))
     images = reader.images(np.concatenate(chosen), resolution)
     labels = np.repeat(np.asarray(wanted, dtype=np.int64), [len(indices) for indices in chosen])

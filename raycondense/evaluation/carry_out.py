@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from raycondense.evaluation.diagnosis import Diagnosed, Diagnosis
+from raycondense.evaluation.diagnosis import Diagnosis
+from raycondense.evaluation.diagnosis import grouped as grouped_diagnoses
 from raycondense.evaluation.jobs import JobGroup, grouped
 from raycondense.evaluation.plan import Plan
 from raycondense.evaluation.queue import OnOutcome, Outcome, needs_first
@@ -46,11 +47,7 @@ def carry_out(
     students = [job for job in to_do if first[job.training_key] is job]
     together = bool(students) and prefers_together(students[0].device, students[0].architecture)
     works: list[Work] = [*(grouped(students) if together else students)]
-    measure: dict[str, list[Diagnosed]] = {}
-    for one in diagnosed.values():
-        if one.key not in found:
-            measure.setdefault(one.reference.key, []).append(one)
-    works += [Diagnosis(sets=tuple(sets)) for sets in measure.values()]
+    works += grouped_diagnoses(one for key, one in diagnosed.items() if key not in found)
     before = {key: work for plan in plans for key, work in plan.before.items()}
     works = needs_first([*_needed(works, before), *works])
     if done_before:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from raycondense.evaluation import whole
 from raycondense.evaluation.diagnostics import diagnose_all
-from raycondense.evaluation.reference import Reference, step_cost, whole_set
+from raycondense.evaluation.images import ImageSet
+from raycondense.evaluation.reference import Reference, step_cost
 from raycondense.evaluation.sets import SetSpec
 from raycondense.evaluation.store import Store
-from raycondense.evaluation.train import ImageSet
+from raycondense.evaluation.whole import classes_of, image_bytes, whole_set
 from raycondense.evaluation.work import content_hash
 
 VERSION = 1
@@ -24,13 +27,19 @@ class Diagnosed:
     images: SetSpec
     ipc: int
     reference: Reference
+    most: int = 0
+    """See `raycondense.evaluation.whole.class_limit`."""
 
     @property
     def key(self) -> str:
-        """Content hash of the images and the network that they are seen through."""
-        return content_hash(
-            {"diagnosis": self.images.key, "ipc": self.ipc, "reference": self.reference.key, "version": VERSION}
-        )
+        """Content hash of the images, the real ones that they are held against and the network that sees both."""
+        values = {"diagnosis": self.images.key, "ipc": self.ipc, "reference": self.reference.key, "version": VERSION}
+        return content_hash(values | ({"most": self.most} if self.most else {}))
+
+    @property
+    def bytes(self) -> int:
+        """Of the images in memory."""
+        return image_bytes(self.images.images, self.images.domain.resolution)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +47,7 @@ class Diagnosis:
     """Measure several sets against the same real images, which are embedded once."""
 
     sets: tuple[Diagnosed, ...]
-    """One or more, with the same reference network."""
+    """One or more, with the same reference network and the same real images."""
 
     @property
     def key(self) -> str:
@@ -74,7 +83,7 @@ class Diagnosis:
         domain = reference.domain
         found = diagnose_all(
             images,
-            whole_set(reference.train, reference.train_sha256, domain.resolution),
+            classes_of(whole_set(reference.train, reference.train_sha256, domain.resolution), self.sets[0].most),
             reference.embed(store),
             num_classes=len(domain.classes),
         )
@@ -99,3 +108,20 @@ class Diagnosis:
             }
             for one, data, measured in zip(self.sets, images, found, strict=True)
         ]
+
+
+def grouped(diagnosed: Iterable[Diagnosed]) -> list[Diagnosis]:
+    """Sets that are measured against the same real images together, as far as they all fit in `KEPT_BYTES`.
+
+    Every work looks at all real images again, so as few as memory allows.
+    """
+    groups: list[list[Diagnosed]] = []
+    last: dict[tuple[str, int], list[Diagnosed]] = {}
+    for one in diagnosed:
+        alike = (one.reference.key, one.most)
+        group = last.get(alike)
+        if group is None or sum(other.bytes for other in group) + one.bytes > whole.KEPT_BYTES:
+            last[alike] = group = []
+            groups.append(group)
+        group.append(one)
+    return [Diagnosis(sets=tuple(group)) for group in groups]

@@ -15,6 +15,7 @@ import torch
 
 from raycondense import __version__
 from raycondense.config import EvaluationConfig
+from raycondense.evaluation.images import ImageSet, StoredSet, TrainingSet
 from raycondense.evaluation.labels import label_bytes, teacher_bytes
 from raycondense.evaluation.methods import FROM_GENERATOR
 from raycondense.evaluation.protocols import protocol_label, recipe_of, recipe_sha256, schedule_sha256
@@ -23,7 +24,7 @@ from raycondense.evaluation.score import score_on_test_split
 from raycondense.evaluation.sets import SetSpec
 from raycondense.evaluation.store import Store
 from raycondense.evaluation.together import train_together
-from raycondense.evaluation.train import ImageSet, TrainedStudent, total_steps, total_views, train_student
+from raycondense.evaluation.train import TrainedStudent, total_steps, total_views, train_student
 from raycondense.evaluation.work import content_hash
 
 
@@ -197,10 +198,10 @@ class JobGroup:
     def run(self, store: Store) -> list[dict[str, Any]]:
         """Train all students together and score them one after another."""
         start = time.perf_counter()
-        first, sets = self.jobs[0], list[ImageSet]()
+        first, sets = self.jobs[0], list[TrainingSet]()
         for job in self.jobs:
             images = job.images.load(store, job.device)
-            assert isinstance(images, ImageSet), "students of a stream are not trained together"
+            assert isinstance(images, ImageSet | StoredSet), "students of a stream are not trained together"
             sets.append(images)
         generation = (time.perf_counter() - start) / len(self.jobs)
         domain = first.images.domain

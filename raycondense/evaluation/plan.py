@@ -20,6 +20,7 @@ from raycondense.evaluation.jobs import Job
 from raycondense.evaluation.methods import DRAWN, FOUND_ONCE, FROM_CODES, FROM_GENERATOR, OURS, SMALL
 from raycondense.evaluation.reference import Domain, Reference, reference_of
 from raycondense.evaluation.sets import SetSpec, SetWork
+from raycondense.evaluation.whole import class_limit
 
 
 @dataclass(slots=True)
@@ -76,6 +77,10 @@ class Planner:
         if self.train is None or self.train_path is None:
             return None
         return reference_of(self.artifact, self.config, self.train_path, self.train, self.device)
+
+    @cached_property
+    def _class_limit(self) -> int:
+        return 0 if self.train is None else class_limit(self.train, self.artifact.resolution)
 
     def _initial(self, plan: Plan) -> Artifact | None:
         """The run's generator before condensation, where the artefact still lies beside it."""
@@ -158,6 +163,7 @@ class Planner:
         work = SetWork(
             method=method, bank=ipc, train=str(self.train_path), train_sha256=self.train.sha256, domain=self.domain,
             config=self.config, reference=reference, device=self.device, factor=self._factor if method in SMALL else 1,
+            most=0 if SMALL.get(method, method) == "pixel-dm" else self._class_limit,
         )  # fmt: skip
         if reference is not None:
             plan.before[reference.key] = reference
@@ -202,11 +208,14 @@ class Planner:
             return found if isinstance(found, str) else None
         return None if self.train is None else self.train.sha256
 
+    def _diagnosed(self, job: Job, reference: Reference) -> Diagnosed:
+        return Diagnosed(images=job.images, ipc=job.ipc, reference=reference, most=self._class_limit)
+
     def _diagnose(self, plan: Plan) -> None:
         """Every set of a fixed number of images is measured."""
         reference = self.reference
         assert reference is not None
         plan.before[reference.key] = reference
         fixed = [job for job in plan.jobs if job.accounting == "bank" and job.ipc and not job.images.draw]
-        sets = {(one := Diagnosed(images=job.images, ipc=job.ipc, reference=reference)).key: one for job in fixed}
+        sets = {(one := self._diagnosed(job, reference)).key: one for job in fixed}
         plan.diagnosed += sets.values()

@@ -23,11 +23,11 @@ from raycondense.config import EvaluationConfig
 from raycondense.data.normalize import Normalize
 from raycondense.data.sidecar import Sidecar
 from raycondense.errors import RunError
-from raycondense.evaluation.baselines import baseline_set
 from raycondense.evaluation.diagnostics import Embed
 from raycondense.evaluation.protocols import recipe_of
 from raycondense.evaluation.store import Store
-from raycondense.evaluation.train import ImageSet, train_student
+from raycondense.evaluation.train import train_student
+from raycondense.evaluation.whole import whole_set
 from raycondense.evaluation.work import content_hash
 from raycondense.models import build_student
 from raycondense.seeds import derive_seed
@@ -193,15 +193,6 @@ def _embed(network: nn.Module, normalize: Normalize, device: str, images: Tensor
     finally:
         hook.remove()
     return torch.cat(taken)
-
-
-@functools.lru_cache(maxsize=1)
-def whole_set(train: str, sha256: str, resolution: int) -> ImageSet:
-    """All real images, in the memory of this process; kept there, because many works of a pool want them.
-
-    The hash is here because the file may be another one the next time.
-    """
-    return baseline_set("whole", train, ipc=0, seed=0, resolution=resolution)
 
 
 RELATIVE_COST = {"convnet": 1.0, "alexnet": 1.0, "vgg11": 2.0, "vit": 2.0, "resnet18": 8.0}

@@ -22,12 +22,13 @@ from raycondense.artifact.rounding import rounded
 from raycondense.config import EvaluationConfig
 from raycondense.errors import RunError
 from raycondense.evaluation.baselines import baseline_set
+from raycondense.evaluation.images import ImageSet, StoredSet
 from raycondense.evaluation.methods import FROM_GENERATOR, SMALL
 from raycondense.evaluation.pixel_dm import pixel_dm
-from raycondense.evaluation.reference import Domain, Reference, step_cost, whole_set
+from raycondense.evaluation.reference import Domain, Reference, step_cost
 from raycondense.evaluation.store import Store
 from raycondense.evaluation.stream import ImageStream
-from raycondense.evaluation.train import ImageSet
+from raycondense.evaluation.whole import whole_set
 from raycondense.evaluation.work import content_hash
 from raycondense.seeds import derive_seed
 from raycondense.storage import atomic_path
@@ -77,8 +78,8 @@ class SetSpec:
             values["factor"] = self.factor
         return content_hash(values)
 
-    def load(self, store: Store, device: str = "cpu") -> ImageSet | ImageStream:
-        """The images, on the CPU; or a stream of images made on ``device``.
+    def load(self, store: Store, device: str = "cpu") -> ImageSet | StoredSet | ImageStream:
+        """The images, on the CPU or, of a large whole set, in their beton; or a stream of images made on ``device``.
 
         Raises:
             RaycondenseError: a file is missing, damaged or does not fit.
@@ -112,12 +113,21 @@ def _bank(spec: SetSpec, device: str) -> ImageSet:
 
 
 def _real(
-    method: str, train: str, *, ipc: int, seed: int, resolution: int, factor: int, embed: Embed | None = None
+    method: str,
+    train: str,
+    *,
+    ipc: int,
+    seed: int,
+    resolution: int,
+    factor: int,
+    embed: Embed | None = None,
+    most: int = 0,
 ) -> ImageSet:
     """Real images: ``ipc`` a class, or with a ``factor`` the small ones that fit into their place."""
     chosen = baseline_set(
-        SMALL.get(method, method), train, ipc=ipc * factor**2, seed=seed, resolution=resolution, embed=embed
-    )
+        SMALL.get(method, method), train, ipc=ipc * factor**2, seed=seed, resolution=resolution, embed=embed,
+        most=most,
+    )  # fmt: skip
     if factor == 1:
         return chosen
     kept = to_uint8(torch.nn.functional.avg_pool2d(chosen.images.float() / 255, factor))
@@ -148,6 +158,8 @@ class SetWork:
     """Whose features herding chooses in."""
     factor: int = 1
     """See `SetSpec.factor`."""
+    most: int = 0
+    """See `raycondense.evaluation.whole.class_limit`; of herding and k-means."""
     device: str = "cpu"
 
     @property
@@ -160,6 +172,8 @@ class SetWork:
         config = self.config
         if self.factor > 1:
             values["factor"] = self.factor
+        if self.most:
+            values["most"] = self.most
         if self.method == "herding" and self.reference is not None:
             values["reference"] = self.reference.key
         if self._pixel_dm:
@@ -211,5 +225,6 @@ class SetWork:
             )  # fmt: skip
         embed = None if self.reference is None or self.method != "herding" else self.reference.embed(store)
         return _real(
-            self.method, self.train, ipc=self.bank, seed=0, resolution=resolution, factor=self.factor, embed=embed
-        )
+            self.method, self.train, ipc=self.bank, seed=0, resolution=resolution, factor=self.factor, embed=embed,
+            most=self.most,
+        )  # fmt: skip

@@ -12,7 +12,6 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,41 +21,13 @@ from raycondense.augment import dsa
 from raycondense.config import EvaluationConfig
 from raycondense.data.normalize import Normalize
 from raycondense.errors import ConfigError, DataError
+from raycondense.evaluation.images import ImageSet as ImageSet  # most import it from here
+from raycondense.evaluation.images import StoredSet
+from raycondense.evaluation.images import TrainingSet as TrainingSet
 from raycondense.evaluation.labels import cutmix, soft_labels, soft_loss
 from raycondense.memory import freed_memory_kept
 from raycondense.models import build_student
 from raycondense.seeds import derive_seed, seeded_generator
-
-
-class ImageSet(NamedTuple):
-    """A labelled set of images in memory."""
-
-    images: Tensor
-    """uint8 [N, 3, R, R]."""
-    labels: Tensor
-    """int64 [N]."""
-
-
-class Stream(Protocol):
-    """Fresh images without end (`raycondense.evaluation.stream.ImageStream`)."""
-
-    @property
-    def resolution(self) -> int:
-        """R, side of the images in pixels."""
-
-    @property
-    def images_per_epoch(self) -> int:
-        """Images that count as one epoch: those of the bank whose students take as many steps."""
-
-    @property
-    def generation_seconds(self) -> float:
-        """Wall-clock seconds that all batches so far took to make."""
-
-    def batch(self, step: int, size: int) -> tuple[Tensor, Tensor]:
-        """``size`` new images, uint8 [size, 3, R, R], and their labels, int64 [size]: a function of the step."""
-
-
-TrainingSet = ImageSet | Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +90,7 @@ def train_student(
     the result is bit-identical. The global random state is left as it was.
 
     Args:
-        data: uint8 images [N, 3, R, R] and their labels, on any device; or a stream of them.
+        data: uint8 images [N, 3, R, R] and their labels, on any device or in a file; or a stream of them.
         config: the recipe; ``architectures``, ``students`` and ``baselines`` are not read here.
         architecture: a name of `raycondense.models.STUDENTS`.
         num_classes: number of logits.
@@ -185,21 +156,23 @@ class Views:
     ) -> None:
         self._data, self._config, self._classes, self._seed, self._device = data, config, num_classes, seed, device
         self._normalize = normalize.to(device)
-        if isinstance(data, ImageSet):
-            _check(data, num_classes)
-            self._data = ImageSet(data.images.to(device), data.labels.to(device))
-            self.count, self.resolution = len(data.labels), data.images.shape[-1]
+        self.resolution = data.resolution
+        if isinstance(data, ImageSet | StoredSet):
+            _check(data.labels, num_classes)
+            self.count = len(data.labels)
         else:
-            self.count, self.resolution = data.images_per_epoch, data.resolution
+            self.count = data.images_per_epoch
             self._generated_before = data.generation_seconds
+        if isinstance(data, ImageSet):
+            self._data = ImageSet(data.images.to(device), data.labels.to(device))
         self.steps = total_steps(config, self.count)
         seen = total_views(config, self.count)
-        self.images = min(self.count, seen) if isinstance(data, ImageSet) else seen
+        self.images = min(self.count, seen) if isinstance(data, ImageSet | StoredSet) else seen
 
     @property
     def generation_seconds(self) -> float:
         """Seconds that the images of a stream took since these views were made; 0 for a set."""
-        if isinstance(self._data, ImageSet):
+        if isinstance(self._data, ImageSet | StoredSet):
             return 0.0
         return self._data.generation_seconds - self._generated_before
 
@@ -224,20 +197,20 @@ class Views:
         order = torch.empty(0, dtype=torch.int64)
         for step in range(self.steps):
             start = step % per_epoch * size
-            if not isinstance(data, ImageSet):
+            if isinstance(data, ImageSet | StoredSet):
+                if start == 0:
+                    # Where the set lies: the same order, whether its images are on the device or in a file.
+                    order = torch.randperm(self.count, generator=random).to(data.labels.device, non_blocking=True)
+                images, labels = data.taken(order[start : start + size])
+            else:
                 images, labels = data.batch(step, min(size, self.count - start))
-                yield images.to(self._device), labels.to(self._device)
-                continue
-            if start == 0:
-                order = torch.randperm(self.count, generator=random).to(self._device, non_blocking=True)
-            chosen = order[start : start + size]
-            yield data.images[chosen], data.labels[chosen]
+            yield images.to(self._device), labels.to(self._device)
 
 
-def _check(data: ImageSet, num_classes: int) -> None:
-    if not len(data.labels):
+def _check(labels: Tensor, num_classes: int) -> None:
+    if not len(labels):
         raise DataError("training set of a student: found 0 images, valid: 1 or more")
-    lowest, highest = int(data.labels.min()), int(data.labels.max())
+    lowest, highest = int(labels.min()), int(labels.max())
     if lowest < 0 or highest >= num_classes:
         raise DataError(
             f"labels of a student's training set: found {lowest} to {highest}, valid: 0 to {num_classes - 1}"

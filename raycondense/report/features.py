@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from raycondense.artifact.load import Artifact
-from raycondense.evaluation.baselines import baseline_set
+from raycondense.data.beton import BetonReader
 from raycondense.evaluation.diagnostics import Embed
 from raycondense.evaluation.neighbours import nearest
 from raycondense.report.images import spread_out
@@ -91,7 +91,7 @@ def feature_space(
 ) -> FeatureSpace:
     """Look at the largest bank beside the training images.
 
-    One class of images and features is in memory at a time.
+    What is looked at of one class, images and features, is in memory at a time.
 
     Args:
         artifact: decodes the generated images.
@@ -106,14 +106,16 @@ def feature_space(
     shown = spread_out(artifact.num_classes, classes)
     bank = artifact.bank(classes=shown, normalize=False)
     generator = torch.Generator().manual_seed(0)
+    reader = BetonReader(train_data)
     found: list[_Seen] = []
     neighbours: list[Neighbour] = []
     searched = available = 0
     for label in shown:
         # Random of them, so that a file's order does not choose.
-        every = baseline_set("whole", train_data, ipc=0, seed=0, resolution=artifact.resolution, classes=[label]).images
+        every = reader.sidecar.class_range(label)
         available += len(every)
-        chosen = every[torch.randperm(len(every), generator=generator)[: max(2, MOST_REAL // len(shown))]]
+        drawn = torch.randperm(len(every), generator=generator)[: max(2, MOST_REAL // len(shown))]
+        chosen = torch.from_numpy(reader.images(every.start + drawn.numpy(), artifact.resolution))
         searched += len(chosen)
         generated = bank.images[bank.labels == label]
         real_features, features = embed(chosen).double(), embed(generated).double()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from raycondense.data.medoids import medoids
+from raycondense.data.medoids import _points, medoids
 from raycondense.errors import DataError
 
 
@@ -77,3 +77,10 @@ def test_seed_decides_whatever_the_threads():
 def test_features():
     features = np.concatenate([np.zeros((5, 3)), np.ones((6, 3)), np.full((7, 3), 9.0)]).astype(np.float32)
     assert sorted(features[medoids(features, 3, seed=0), 0].tolist()) == [0, 1, 9]
+
+
+def test_images_are_pooled_in_pieces_that_change_nothing(monkeypatch):
+    images, _ = clusters((20, 5, 9, 14), side=32)
+    at_once = _points(torch.as_tensor(images))
+    monkeypatch.setattr("raycondense.data.medoids._PIECE", 7)
+    assert np.array_equal(_points(torch.as_tensor(images)), at_once)

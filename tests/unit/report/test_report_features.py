@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,12 +10,14 @@ import torch
 from torch import Tensor
 
 from raycondense.artifact.load import load
+from raycondense.data.beton import BetonReader
 from raycondense.data.dataset_writer import DatasetWriter, Origin
 from raycondense.data.encoding import Encoding
 from raycondense.evaluation.baselines import baseline_set
 from raycondense.report import features
 from raycondense.report.features import PlaneClass, _plane, _Seen, feature_space, random_features
 from raycondense.report.plane import _label_sides, class_figure, plane_figure
+from raycondense.testing.betons import write_samples
 
 
 def seen(real: Tensor, generated: Tensor) -> _Seen:
@@ -73,11 +74,26 @@ def test_of_many_training_images_some_are_searched_and_counted(tiny_run, monkeyp
     assert (space.searched, space.available) == (6 + 6, 12 + 8)
 
 
-def test_one_training_image_a_class_has_no_usual_distance(tiny_run, monkeypatch) -> None:
+def test_of_a_class_only_what_is_searched_is_read(tiny_run, monkeypatch) -> None:
+    monkeypatch.setattr(features, "MOST_REAL", 12)
+    artifact, asked = load(tiny_run.artifact), []
+    original = BetonReader.images
+
+    def images(self: BetonReader, indices: np.ndarray, resolution: int) -> np.ndarray:
+        asked.append(len(indices))
+        return original(self, indices, resolution)
+
+    monkeypatch.setattr(BetonReader, "images", images)
+    feature_space(artifact, tiny_run.train, pixels)
+    assert asked == [4, 4, 4]
+
+
+def test_one_training_image_a_class_has_no_usual_distance(tiny_run, tmp_path) -> None:
     artifact = load(tiny_run.artifact)
-    one = SimpleNamespace(images=torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
-    monkeypatch.setattr(features, "baseline_set", lambda *_, **__: one)
-    space = feature_space(artifact, tiny_run.train, pixels)
+    path = tmp_path / "one.beton"
+    black = np.zeros((8, 8, 3), np.uint8)
+    write_samples(path, ((label, black) for label in range(3)), 3, resolution=8, encoding="raw")
+    space = feature_space(artifact, path, pixels)
     assert {neighbour.ratio for neighbour in space.neighbours} == {None}
     assert space.explained == 0  # nothing varies
     assert all(torch.isfinite(one.generated).all() for one in space.plane)
