@@ -1,4 +1,7 @@
-"""What a person sees of long work: a bar with rate and time left on a terminal, now and then a line elsewhere."""
+"""What a person sees of long work: a bar with rate and time left on a terminal, now and then a line elsewhere.
+
+Also how lengths of time are put into words, here and in reports and forecasts.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,18 @@ if TYPE_CHECKING:
     from raycondense.host import Record
 
 QUIET_SECONDS = 10.0  # between two lines where the output is not a terminal
+
+
+def duration(seconds: float) -> str:
+    """``"3 d 4 h"``, ``"2 h 5 min"``, ``"3 min 20 s"``, ``"4 s"`` or ``"0.4 s"``: seconds, 0 or more, in two units."""
+    if seconds < 0.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for size, name, lower, lower_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // lower
+            return f"{whole // size} {name}" + (f" {rest} {lower_name}" if rest else "")
+    return f"{whole} s"
 
 
 class _OnTerminal:

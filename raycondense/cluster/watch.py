@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
-from raycondense.display import LiveTable
+from raycondense.display import LiveTable, duration
 from raycondense.storage import read_lines
 from raycondense.tuning.plan import SweepPlan
 from raycondense.tuning.records import RUNNING, SweepFolder, TrialRecord
@@ -82,7 +82,7 @@ def caption(plan: SweepPlan, trials: Sequence[TrialRecord], left: float | None) 
     if best:
         parts.append(f"best {_percent(best[0].accuracy)} % (trial {best[0].number})")
     if left is not None:
-        parts.append(f"about {_duration(left)} left")
+        parts.append(f"about {duration(left)} left")
     return "; ".join(parts)
 
 
@@ -106,7 +106,7 @@ def _row(folder: SweepFolder, plan: SweepPlan, trial: TrialRecord) -> list[str]:
             if state == "condense":
                 images = max(images, int(log["images"]))
             rest = float(log["total"]) - float(log["images"])
-            left = _duration(rest / max(float(log["images_per_second"]), 1e-9)) if rest > 0 else ""
+            left = duration(rest / max(float(log["images_per_second"]), 1e-9)) if rest > 0 else ""
             losses = " ".join(f"{key[5:]} {value:.3g}" for key, value in log.items() if key.startswith("loss/"))
     best = max((accuracy for _, accuracy in trial.rungs), default=None)
     seen = f"{images:,} / {plan.rungs[-1]:,}"
@@ -121,13 +121,3 @@ def _last_record(folder: SweepFolder, number: int) -> dict[str, Any]:
 
 def _percent(accuracy: float | None) -> str:
     return "" if accuracy is None else f"{100 * accuracy:.1f}"
-
-
-def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 90
-        else f"{seconds / 60:.0f} min"
-        if seconds < 5400
-        else f"{seconds / 3600:.1f} h"
-    )

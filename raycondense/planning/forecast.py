@@ -15,6 +15,7 @@ from raycondense.artifact.sizes import Sizes, format_bytes, sizes_of
 from raycondense.config import Config
 from raycondense.configfile import override
 from raycondense.data.open import open_class_batches
+from raycondense.display import duration
 from raycondense.errors import ConfigError, RunError
 from raycondense.planning.dry_steps import Measured, measure, workers_part
 
@@ -222,13 +223,3 @@ def _in_words(device: str, config: Config) -> str:
 def _count(number: int, what: str) -> str:
     plural = f"{what}es" if what.endswith("s") else f"{what}s"
     return f"{number} {what if number == 1 else plural}"
-
-
-def duration(seconds: float) -> str:
-    """``"3 d 4 h"``, ``"2 h 5 min"``, ``"3 min 20 s"`` or ``"4 s"``."""
-    whole = round(seconds)
-    for size, name, lower, lower_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= size:
-            rest = whole % size // lower
-            return f"{whole // size} {name}" + (f" {rest} {lower_name}" if rest else "")
-    return f"{whole} s"

@@ -10,6 +10,7 @@ from typing import Any
 from raycondense.artifact.format import CONFIG
 from raycondense.artifact.load import Artifact, load
 from raycondense.artifact.sizes import format_bytes
+from raycondense.display import duration
 from raycondense.errors import RunError
 from raycondense.evaluation.baselines import find_train_data
 from raycondense.evaluation.columns import percent
@@ -23,7 +24,7 @@ from raycondense.report.figures import loss_figure
 from raycondense.report.images import class_sheets
 from raycondense.report.log import RunLog, read_log
 from raycondense.report.markup import facts, note, picture, section
-from raycondense.report.page import duration, page, settings, tile_row
+from raycondense.report.page import page, settings, tile_row
 from raycondense.report.pictures import images_section, neighbours_section, plane_section
 from raycondense.report.scores import accuracy_section, diagnostics_section, scores_section
 from raycondense.storage import write_text

@@ -61,11 +61,3 @@ def tile_row(tiles: Iterable[tuple[str, str, str]]) -> str:
 def settings(summary: str, values: Any) -> str:
     """Settings as JSON, folded."""
     return details(summary, f"<pre>{escape(json.dumps(values, indent=2, ensure_ascii=False))}</pre>")
-
-
-def duration(seconds: float) -> str:
-    """A time for people."""
-    for unit, length in (("hours", 3600.0), ("minutes", 60.0)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.1f} seconds"

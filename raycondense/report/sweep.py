@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from raycondense.artifact.sizes import format_bytes
+from raycondense.display import duration
 from raycondense.evaluation.columns import percent
 from raycondense.report.markup import MISSING, cell, details, facts, line, note, plot, row_head, section, table
-from raycondense.report.page import duration, page, settings, tile_row
+from raycondense.report.page import page, settings, tile_row
 from raycondense.report.parameters import parameters_section
 from raycondense.report.scales import OFF, UNUSED, shown
 from raycondense.report.sweep_figures import (
@@ -191,7 +192,7 @@ def _table(sweep: _Sweep, trials: Sequence[TrialRecord], label: str) -> str:
         cells = [row_head(str(trial.number), ", ".join(aside)), cell(accuracy)]
         cells += [cell(_value(parameter, trial.values)) for parameter in sweep.space.parameters]
         cells += [cell(MISSING if trial.bytes is None else format_bytes(trial.bytes))] if sized else []
-        cells += [cell(f"{trial.images:,}"), cell(MISSING if trial.seconds is None else _time(trial.seconds))]
+        cells += [cell(f"{trial.images:,}"), cell(MISSING if trial.seconds is None else duration(trial.seconds))]
         cells.append(_state(trial))
         lines.append(line(cells, ours=place is not None))
     return table(label, head, lines)
@@ -208,11 +209,6 @@ def _words(text: str, small: str = "") -> str:
     """A cell of words, which may take several lines."""
     aside = f" <small>{escape(small)}</small>" if small else ""
     return f'<td class="words">{escape(text)}{aside}</td>'
-
-
-def _time(seconds: float) -> str:
-    """As `duration`, for a narrow column."""
-    return duration(seconds).replace(" hours", " h").replace(" minutes", " min").replace(" seconds", " s")
 
 
 def _state(trial: TrialRecord) -> str:

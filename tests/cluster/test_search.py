@@ -307,7 +307,7 @@ def test_what_a_person_sees(make: Make) -> None:
     trials = folder.trials()
     done, running = rows(folder, plan, trials)
     assert done == ["0", "complete", "128,000 / 128,000", "87.1", "87.1", "", ""]
-    assert running == ["1", "condense", "28,000 / 128,000", "50.0", "50.0", "2 min", "intra 0.25"]
+    assert running == ["1", "condense", "28,000 / 128,000", "50.0", "50.0", "1 min 40 s", "intra 0.25"]
     assert "best 87.1 % (trial 0); about 2 min left" in caption(plan, trials, 120)
     assert line(trials[0]) == "trial 0: 87.1 % at 128,000 images, complete"
     assert time_left(0, 5, 10) is None

@@ -35,3 +35,14 @@ def test_a_bar_begins_where_the_work_does(clock, capsys, monkeypatch):
         (task,) = shown._live.tasks
         assert (task.completed, task.total, task.fields["note"]) == (8000, 10000, "50 images/s")
         assert sum(sample.completed for sample in task._progress) == 2000
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0.0 s"), (0.42, "0.4 s"), (0.97, "1 s"), (4, "4 s"), (59.6, "1 min"), (200, "3 min 20 s"),
+        (7500, "2 h 5 min"), (273_600, "3 d 4 h"), (86_400, "1 d"),
+    ],
+)  # fmt: skip
+def test_durations(seconds, text):
+    assert display.duration(seconds) == text

@@ -52,14 +52,14 @@ DOORS = {
     "step": "augment config data execution host losses models seeds state stopwatch updates",
     "initialise": "augment config data execution host losses models progress seeds state updates",
     "condense": "config data execution host initialise memory models progress state step updates",
-    "planning": "artifact augment condense config configfile data host initialise memory models seeds state step "
-    "updates",
+    "planning": "artifact augment condense config configfile data display host initialise memory models seeds state "
+    "step updates",
     # What comes out of it.
     "artifact": "__init__ config configfile data models seeds shapes storage",
     "publish": "artifact config data state",
     "evaluation": "__init__ artifact augment config configfile data memory models redact seeds shapes storage",
     "tuning": "config configfile redact shapes storage",
-    "report": "artifact data evaluation shapes storage tuning",
+    "report": "artifact data display evaluation shapes storage tuning",
     # Where it runs, and the public face.
     "cluster": "artifact background checkpoint condense config configfile data display evaluation host patience "
     "publish redact remote seeds state storage tensorboard tuning",

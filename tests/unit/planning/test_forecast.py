@@ -13,7 +13,7 @@ from raycondense.configfile import override
 from raycondense.errors import ConfigError, RunError
 from raycondense.planning import forecast as module
 from raycondense.planning.dry_steps import Measured, workers_part
-from raycondense.planning.forecast import duration, forecast
+from raycondense.planning.forecast import forecast
 from raycondense.presets import get_preset
 
 TINY = {
@@ -118,13 +118,6 @@ def test_what_never_fits_is_an_error_that_names_what_to_lower(monkeypatch: pytes
 def test_values_out_of_range(changes: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         forecast(tiny(), **changes)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(4, "4 s"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (273_600, "3 d 4 h"), (86_400, "1 d")]
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 def test_the_verb(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
