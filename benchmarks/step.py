@@ -1,7 +1,7 @@
 """Time of a condensation step: raycondense against the same mathematics as a plain loop over classes.
 
 Both start from the same weights and do the same step; that their losses and gradients agree is checked first. Then they
-take steps in turn, each row in this process, and the medians are compared::
+take steps in turn, each row in a process of its own, and the medians are compared::
 
     python benchmarks/step.py --out docs/results/step.md
     python benchmarks/step.py --device cuda --preset cifar10 --classes 10 100
@@ -13,11 +13,13 @@ take steps in turn, each row in this process, and the medians are compared::
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,7 @@ from raycondense.step import CondenseStep
 from raycondense.updates import Updater
 
 PLAIN, OURS = "plain loop", "as it runs"
-EVERY_LOSS = {"losses.intra": 0.1, "losses.inter": 0.1, "losses.matching": "mean"}
+EVERY_LOSS = {"losses.intra": 0.1, "losses.inter": 0.1, "losses.matching": "mean", "codebook.factor": 1}
 ROWS: dict[str, dict[str, Any]] = {
     PLAIN: {},
     "class-grouped, float32": {"condense.precision": "float32", "condense.compile": "off", "blocks": False},
@@ -53,6 +55,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "and in bfloat16": {"condense.precision": "bfloat16", "condense.compile": "off"},
     OURS: {},
 }
+WARM_UP = 2
+"""Steps of each row that do not count."""
 MEMORY_LEFT = (PLAIN, "class-grouped, float32")  # rows without `freed_memory_kept`
 
 
@@ -125,13 +129,38 @@ def prepared(name: str, config: Config, images: Tensor, device: torch.device) ->
     return take
 
 
-def seconds(name: str, step: Callable[[int], None], number: int, device: torch.device) -> float:
+def serve(name: str, config: Config, images: Tensor, device: torch.device, threads: int, line: Connection) -> None:
+    """A row's process: takes the steps whose numbers come through ``line`` and sends back seconds; ends at None."""
+    torch.set_num_threads(threads)
+    step = prepared(name, config, images, device)
     with nullcontext() if name in MEMORY_LEFT else freed_memory_kept(device):
-        begun = time.perf_counter()
-        step(number)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter() - begun
+        while (number := line.recv()) is not None:
+            begun = time.perf_counter()
+            step(number)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            line.send(time.perf_counter() - begun)
+
+
+def measured(config: Config, images: Tensor, options: argparse.Namespace) -> dict[str, list[float]]:
+    """Seconds of every row's steps, in turn; the first ones, which set up what later ones have, are left out."""
+    context = multiprocessing.get_context("spawn")
+    lines, processes = {}, []
+    for name in options.rows:
+        lines[name], theirs = context.Pipe()
+        arguments = (name, config, images, torch.device(options.device), options.threads, theirs)
+        processes.append(context.Process(target=serve, args=arguments, daemon=True))
+        processes[-1].start()
+        theirs.close()  # so that a process that dies is noticed here
+    taken: dict[str, list[float]] = {name: [] for name in options.rows}
+    for number in range(options.repeats + WARM_UP):
+        for name, line in lines.items():
+            line.send(number)
+            taken[name].append(line.recv())
+    for line, process in zip(lines.values(), processes, strict=True):
+        line.send(None)
+        process.join()
+    return {name: values[WARM_UP:] for name, values in taken.items()}
 
 
 def main() -> None:
@@ -140,7 +169,8 @@ def main() -> None:
     parser.add_argument("--classes", type=int, nargs="+", default=[10, 100], help="classes in a step")
     parser.add_argument("--real", type=int, default=64, help="real images a class in a step")
     parser.add_argument("--ipc", type=int, default=10, help="images per class of the codebook's bank")
-    parser.add_argument("--repeats", type=int, default=5, help="steps of each row that count; one before them does not")
+    parser.add_argument("--repeats", type=int, default=5, help="steps of each row that count")
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS), metavar="ROW", help="by name")
     parser.add_argument("--set", nargs="*", default=[], metavar="PATH=VALUE", help="settings, values as YAML")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=usable_cpus(), help="of the CPU")
@@ -160,16 +190,12 @@ def main() -> None:
         images = torch.randint(0, 256, (classes, options.real, 3, side, side), generator=random, dtype=torch.uint8)
         few = images[:, :8]
         worst = max(worst, agree(override(config, {"condense.real_per_class": 8}), few, device))
-        steps = {name: prepared(name, config, images, device) for name in ROWS}
-        taken: dict[str, list[float]] = {name: [] for name in ROWS}
-        for number in range(options.repeats + 1):
-            for name, step in steps.items():
-                taken[name].append(seconds(name, step, number, device))
-        medians = {name: statistics.median(values[1:]) for name, values in taken.items()}
+        taken = measured(config, images, options)
+        medians = {name: statistics.median(values) for name, values in taken.items()}
         for name, values in taken.items():
             ratio = medians[PLAIN] / medians[name]
             counts = [classes, classes * options.real, classes * config.codebook.codes_per_class]
-            spread = f"{1e3 * min(values[1:]):.0f}–{1e3 * max(values[1:]):.0f}"
+            spread = f"{1e3 * min(values):.0f}–{1e3 * max(values):.0f}"
             cells = [*map(str, counts), name, f"{1e3 * medians[name]:.0f}", spread, f"{ratio:.2f}"]
             lines.append(f"| {' | '.join(cells)} |")
             print(lines[-1], flush=True)
