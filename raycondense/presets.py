@@ -200,7 +200,7 @@ def imagenet1k_64() -> Config:
             ema_images=500_000, log_images=200_000, checkpoint_images=4_000_000,
         ),
         evaluation=EvaluationConfig(
-            students=3, epochs=300, max_steps=100_000, baselines=("random", "kmeans"), diagnostics=False
+            students=3, epochs=300, max_steps=100_000, baselines=("random", "kmeans")
         ),
     )  # fmt: skip
 
@@ -220,8 +220,7 @@ def imagenet1k_128() -> Config:
             ema_images=500_000, log_images=200_000, checkpoint_images=4_000_000,
         ),
         evaluation=EvaluationConfig(
-            architectures=("resnet18",), students=3, epochs=300, max_steps=100_000, baselines=("random", "kmeans"),
-            diagnostics=False,
+            architectures=("resnet18",), students=3, epochs=300, max_steps=100_000, baselines=("random", "kmeans")
         ),
     )  # fmt: skip
 

@@ -89,7 +89,9 @@ def diagnose_all(
 ) -> list[Diagnostics]:
     """Measure image sets against the same real images.
 
-    One class is in memory at a time: its images and features, real and synthetic, and a block of distances.
+    One class is in memory at a time: its images and features, real and synthetic, and a block of distances. What stays
+    of it is written into rows that are there from the beginning: small tensors that are kept between the large ones of
+    thousands of classes would leave the C library's heap full of holes.
 
     Args:
         synthetic: the sets; a class without images in a set does not count for it.
@@ -105,30 +107,50 @@ def diagnose_all(
     """
     for data in synthetic:
         _check_labels(data.labels, num_classes)
-    sets = [_Sums() for _ in synthetic]
-    centers: list[Tensor] = []
+    sets = [_Sums(_Rows(data.labels.unique().numel()), _Rows(len(data.labels))) for data in synthetic]
+    centers = _Rows(num_classes)
     for label in range(num_classes):
         images = real.images[real.labels == label] if isinstance(real, ImageSet) else real(label)
         if not len(images):
             raise DataError(f"real images of class {label}: found 0, valid: 1 or more")
         reality = _Class.of(_features(embed, images, label), most_real, seed, label)
-        centers.append(reality.center)
+        centers.append(reality.center[None])
         for sums, data in zip(sets, synthetic, strict=True):
             chosen = data.images[data.labels == label]
             if len(chosen):
                 sums.add(_features(embed, chosen, label), reality)
     # The margins take all real centers. Few images are embedded twice, so that no features have to be kept.
-    real_centers = torch.stack(centers)
+    real_centers = centers.filled
     found = []
     for sums, data in zip(sets, synthetic, strict=True):
-        margins = []
+        margins = _Rows(len(data.labels))
         if num_classes > 1:
             for label in data.labels.unique().tolist():
                 margins.append(
                     _margins(_features(embed, data.images[data.labels == label], label), real_centers, label)
                 )
-        found.append(sums.result(real_centers, torch.cat(margins) if margins else None))
+        found.append(sums.result(real_centers, margins.filled if num_classes > 1 else None))
     return found
+
+
+class _Rows:
+    """At most ``count`` float64 rows, filled bit by bit."""
+
+    def __init__(self, count: int) -> None:
+        self._count, self._end = count, 0
+        self._rows = torch.empty(0, dtype=torch.float64)
+
+    def append(self, rows: Tensor) -> None:
+        """Add float64 rows [n, …], all of one shape."""
+        if not self._end:
+            self._rows = rows.new_empty((self._count, *rows.shape[1:]))
+        self._rows[self._end : self._end + len(rows)] = rows
+        self._end += len(rows)
+
+    @property
+    def filled(self) -> Tensor:
+        """What was added, [at most ``count``, …]."""
+        return self._rows[: self._end]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,16 +183,16 @@ class _Class:
 class _Sums:
     """Measures of one image set, class by class."""
 
+    centers: _Rows
+    distances: _Rows
     spreads: list[float] = field(default_factory=list)
     coverages: list[float] = field(default_factory=list)
     expected: list[float] = field(default_factory=list)
     densities: list[float] = field(default_factory=list)
-    distances: list[Tensor] = field(default_factory=list)
-    centers: list[Tensor] = field(default_factory=list)
 
     def add(self, features: Tensor, real: _Class) -> None:
         """Measure the images of one class."""
-        self.centers.append(features.double().mean(0))
+        self.centers.append(features.double().mean(0, keepdim=True))
         spread = _spread(features)
         if spread is not None and real.spread:
             self.spreads.append(spread / real.spread)
@@ -188,11 +210,11 @@ class _Sums:
             spread_ratio=_mean(self.spreads),
             center_margin=None if margins is None else float(margins.mean()),
             positive_margin=None if margins is None else float((margins > 0).double().mean()),
-            center_cosine=_center_cosine(torch.stack(self.centers), real_centers),
+            center_cosine=_center_cosine(self.centers.filled, real_centers),
             coverage=_mean(self.coverages),
             expected_coverage=_mean(self.expected),
             density=_mean(self.densities),
-            nearest_real=_median(torch.cat(self.distances)) if self.distances else None,
+            nearest_real=_median(self.distances.filled) if len(self.distances.filled) else None,
         )
 
 

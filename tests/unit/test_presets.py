@@ -32,6 +32,7 @@ def test_preset_carries_its_name_and_fits_its_dataset(name):
     assert config.data.num_classes == CLASSES.get(name, 10)
     assert config.condense.classes_per_step <= config.data.num_classes
     assert config.condense.codes_per_step <= max(config.codebook.ipc)
+    assert config.evaluation.diagnostics
     assert "values" in PRESETS[name].__doc__.lower(), (
         "a docstring says that the values are starting points, or names the run"
     )
