@@ -34,7 +34,6 @@ def identity_of(
     *,
     val_fraction: float,
     seed: int,
-    skip_bad: bool,
 ) -> Identity:
     """The identity of a `prepare` with these arguments, ``images`` being the opened ``source``."""
     from PIL import __version__ as pillow
@@ -48,7 +47,6 @@ def identity_of(
         "quality": encoding.quality if encoding.kind == "jpeg" else None,
         "val_fraction": val_fraction,
         "seed": seed,
-        "skip_bad": skip_bad,
         "number of images": len(images),
         "names of the classes": _digest(name.encode("utf-8", "surrogateescape") for name in images.classes),
         "labels of the images": _digest([np.ascontiguousarray(images.labels, "<i8").tobytes()]),

@@ -87,8 +87,8 @@ def prepare(
     ends with the bytes of an unbroken run, whatever the number of workers. With other settings, another version of
     Pillow or a source that changed it begins anew and logs why: other names, labels or number of images, shards of
     another size or time, or image files *that were read* whose size or time changed. So after it stopped at a bad image
-    file it goes on once that file is repaired in its place, and begins anew once it is removed, once a shard is
-    repaired, or with ``skip_bad``.
+    file it goes on with ``skip_bad``, or once that file is repaired in its place, and begins anew once it is removed or
+    a shard is repaired.
 
     Memory stays bounded: labels, places and records take some 100 bytes an image, the pixels of a few hundred images
     are held at a time.
@@ -130,7 +130,7 @@ def prepare(
     images = open_source(source, split=split, data_root=data_root)
     orders = _orders(images, val_fraction, seed)[: len(outs)]
     stored = Encoding(resolution or _natural_resolution(images), encoding, quality)
-    identity = identity_of(source, images, stored, val_fraction=val_fraction, seed=seed, skip_bad=skip_bad)
+    identity = identity_of(source, images, stored, val_fraction=val_fraction, seed=seed)
 
     def job() -> Job:
         parts = [

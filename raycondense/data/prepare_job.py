@@ -79,6 +79,8 @@ class Job:
             raise JournalError("images that were read have changed since")
         left_out = ranks[done.sizes == 0]
         self.bad = list(zip(self._order[left_out].tolist(), done.reasons, strict=True))
+        if self.bad and not self._skip_bad:
+            raise JournalError(f"it left out {len(self.bad)} images, and skip_bad is off now")
         if not done.finished and number:
             self._restore_files(ranks, left_out, done)
 

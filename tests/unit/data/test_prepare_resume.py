@@ -245,7 +245,7 @@ def prepared_order(folder):
         ({"quality": 91}, "quality was 90, is 91"),
         ({"seed": 6}, "seed was 5, is 6"),
         ({"val_fraction": 0.5}, r"val_fraction was 0\.25, is 0\.5"),
-        ({"skip_bad": False}, "skip_bad was True, is False"),
+        ({"skip_bad": False}, "it left out [1-9] images, and skip_bad is off now"),
     ],
 )
 def test_other_settings_begin_anew(options, why, sources, left, tmp_path, caplog):
@@ -315,6 +315,17 @@ def test_a_bad_image_is_repaired_and_the_rest_goes_on(sources, unbroken, tmp_pat
         prepare(copy, out / "x.beton", workers=1, **options)
     assert done_before(caplog.text) == 320
     prepare(copy, tmp_path / "whole" / "x.beton", workers=1, **options)
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_a_run_that_stopped_at_a_bad_image_goes_on_without_it(sources, tmp_path, caplog):
+    out = tmp_path / "out"
+    with pytest.raises(DataError, match="this image cannot be decoded"):
+        prepare(sources["folder"], out / "x.beton", workers=1, **OPTIONS | {"skip_bad": False})
+    with caplog.at_level(logging.INFO, "raycondense"):
+        prepare(sources["folder"], out / "x.beton", workers=1, **OPTIONS)
+    assert "begins anew" not in caplog.text
+    prepare(sources["folder"], tmp_path / "whole" / "x.beton", workers=1, **OPTIONS)
     assert contents(out) == contents(tmp_path / "whole")
 
 
