@@ -17,7 +17,7 @@ import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -142,17 +142,19 @@ def serve(name: str, config: Config, images: Tensor, device: torch.device, threa
             line.send(time.perf_counter() - begun)
 
 
-def measured(config: Config, images: Tensor, options: argparse.Namespace) -> dict[str, list[float]]:
+def measured(
+    config: Config, images: Tensor, options: argparse.Namespace, rows: Sequence[str]
+) -> dict[str, list[float]]:
     """Seconds of every row's steps, in turn; the first ones, which set up what later ones have, are left out."""
     context = multiprocessing.get_context("spawn")
     lines, processes = {}, []
-    for name in options.rows:
+    for name in rows:
         lines[name], theirs = context.Pipe()
         arguments = (name, config, images, torch.device(options.device), options.threads, theirs)
         processes.append(context.Process(target=serve, args=arguments, daemon=True))
         processes[-1].start()
         theirs.close()  # so that a process that dies is noticed here
-    taken: dict[str, list[float]] = {name: [] for name in options.rows}
+    taken: dict[str, list[float]] = {name: [] for name in rows}
     for number in range(options.repeats + WARM_UP):
         for name, line in lines.items():
             line.send(number)
@@ -166,8 +168,8 @@ def measured(config: Config, images: Tensor, options: argparse.Namespace) -> dic
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="cifar10")
-    parser.add_argument("--classes", type=int, nargs="+", default=[10, 100], help="classes in a step")
-    parser.add_argument("--real", type=int, default=64, help="real images a class in a step")
+    parser.add_argument("--classes", type=int, nargs="+", default=[10, 100], help="in a step; all rows for the first")
+    parser.add_argument("--real", type=int, default=256, help="real images a class in a step; as many as DM takes")
     parser.add_argument("--ipc", type=int, default=10, help="images per class of the codebook's bank")
     parser.add_argument("--repeats", type=int, default=5, help="steps of each row that count")
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS), metavar="ROW", help="by name")
@@ -190,7 +192,7 @@ def main() -> None:
         images = torch.randint(0, 256, (classes, options.real, 3, side, side), generator=random, dtype=torch.uint8)
         few = images[:, :8]
         worst = max(worst, agree(override(config, {"condense.real_per_class": 8}), few, device))
-        taken = measured(config, images, options)
+        taken = measured(config, images, options, options.rows if classes == options.classes[0] else [PLAIN, OURS])
         medians = {name: statistics.median(values) for name, values in taken.items()}
         for name, values in taken.items():
             ratio = medians[PLAIN] / medians[name]
