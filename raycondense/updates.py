@@ -76,7 +76,8 @@ class Updater:
             for parameter, gradient in zip(self._generator, gradients, strict=True):
                 parameter.grad = gradient
         # On its way while the codes are updated.
-        wait = self._host.begin_all_reduce(gradients)
+        with self._stopwatch.part("all_reduce"):
+            wait = self._host.begin_all_reduce(gradients)
         if self._sparse_adam is not None:
             self._update_codes(self._sparse_adam, accumulated, lr_factor)
         with self._stopwatch.part("all_reduce"):
