@@ -73,6 +73,14 @@ def studies(config: Config) -> dict[str, Study]:
                                      (3.0, losses.regression_ridge))
             },
         ),
+        "precision": Study(
+            "Number format, and networks compiled",
+            {
+                "float32": {"condense.precision": "float32"},
+                "bfloat16": {"condense.precision": "bfloat16"},
+                "compiled": {"condense.compile": "on"},
+            },
+        ),
         "factor": Study(
             "Images in the place of one (multi-formation)",
             {f"factor {factor}": {"codebook.factor": factor} for factor in (1, 2)},

@@ -90,7 +90,8 @@ class Runner:
 
     def _artifact(self, config: Config, changed: AbstractContextManager[Any], label: str) -> Path:
         values = config_to_dict(config)
-        start = self._out / "starts" / content_hash([values[name] for name in INITIALISATION])[:16]
+        execution = [config.condense.precision, config.condense.compile]  # of the reconstruction too
+        start = self._out / "starts" / content_hash([[values[name] for name in INITIALISATION], execution])[:16]
         whole = content_hash([{k: v for k, v in values.items() if k != "evaluation"}, label])
         artifact = self._out / "artifacts" / whole[:16] / "artifact"
         if artifact.is_dir():
