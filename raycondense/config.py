@@ -53,7 +53,7 @@ class DataConfig:
     read_block: int = 16
     """Images read together from one place of the file; 1 is fully random order, more reads faster."""
     os_cache: bool = True
-    """FFCV keeps the file in the operating system's page cache; off for files larger than memory."""
+    """FFCV reads through the system's page cache; off: itself, whole pages of 8 MB (slower)."""
     cache: str = ""
     """Folder on each node's own disk where betons from URIs are staged; by default the user's cache folder."""
 

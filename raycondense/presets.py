@@ -209,7 +209,7 @@ def imagenet1k_128() -> Config:
     """ImageNet-1k at 128 px. Starting values; generated images go through the loss 256 at a time to spare memory."""
     return Config(
         name="imagenet1k_128",
-        data=DataConfig(resolution=128, workers=8, os_cache=False, num_classes=1000),
+        data=DataConfig(resolution=128, workers=8, num_classes=1000),
         generator=GeneratorConfig(width=64, max_width=512, blocks=2, class_dim=128),
         codebook=CodebookConfig(ipc=(1, 10, 50), dim=128),
         extractors=ExtractorConfig(weights="blend", pool_size=20, train_steps=5000),
