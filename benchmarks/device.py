@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,23 +21,19 @@ from typing import Any, NamedTuple
 import torch
 from guard import Row, keep
 from provenance import provenance
-from step import new_state, normalizer
+from step import new_state, stepper
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from raycondense.artifact.sizes import format_bytes
 from raycondense.config import Config
 from raycondense.configfile import override
-from raycondense.data.batches import ClassBatch
 from raycondense.data.cpus import usable_cpus
 from raycondense.execution import compile_networks, computes_in_bfloat16
-from raycondense.host import LocalHost
 from raycondense.memory import freed_memory_kept
 from raycondense.presets import get_preset
 from raycondense.seeds import seeded_generator
-from raycondense.step import CondenseStep
 from raycondense.stopwatch import Stopwatch
-from raycondense.updates import Updater
 
 SHAPES = ("cifar10", "tiny_imagenet", "imagenet1k_64")
 SIDE = {"cuda": 8192, "cpu": 2048}
@@ -74,18 +69,11 @@ class Shape:
         side, random = config.data.resolution, seeded_generator("images")
         shape = (settings.classes_per_step, settings.real_per_class, 3, side, side)
         self._images = torch.randint(0, 256, shape, generator=random, dtype=torch.uint8).to(device)
-        host = LocalHost(Path(tempfile.mkdtemp()), device=device)
-        self._updater = Updater(
-            self._state.model, host, lr_generator=settings.lr_generator, lr_codebook=settings.lr_codebook
-        )
-        self._step = CondenseStep(config, self._state, normalizer(device), host, self._stopwatch)
+        self._step = stepper(config, self._state, self._images, device, self._stopwatch)
 
     def take(self, number: int) -> None:
         """One step with its update; the stopwatch stands still afterwards."""
-        classes = len(self._images)
-        self._step(ClassBatch(torch.arange(classes), self._images, number), self._updater, step_classes=classes)
-        self._updater.apply()
-        self._state.update_average(classes * self._config.condense.real_per_class)
+        self._step(number)
         self._stopwatch.start(None)
 
     def measure(self, repeats: int) -> Found:

@@ -43,10 +43,12 @@ from raycondense.presets import get_preset
 from raycondense.seeds import seeded_generator
 from raycondense.state import TrainState
 from raycondense.step import CondenseStep
+from raycondense.stopwatch import Stopwatch
 from raycondense.updates import Updater
 
 PLAIN, OURS = "plain loop", "as it runs"
-EVERY_LOSS = {"losses.intra": 0.1, "losses.inter": 0.1, "losses.matching": "mean", "codebook.factor": 1}
+LOSSES = ("intra", "inter", "regression", "ce")
+"""Beside the matching loss; those that a preset has off get a small weight."""
 ROWS: dict[str, dict[str, Any]] = {
     PLAIN: {},
     "class-grouped, float32": {"condense.precision": "float32", "condense.compile": "off", "blocks": False},
@@ -73,8 +75,11 @@ def new_state(config: Config, device: torch.device) -> TrainState:
 
 
 def configured(options: argparse.Namespace, classes: int) -> Config:
-    return override(get_preset(options.preset), {
-        **EVERY_LOSS, "data.num_classes": classes, "condense.classes_per_step": classes,
+    base = get_preset(options.preset)
+    off = {f"losses.{name}": 0.1 for name in LOSSES if not getattr(base.losses, name)}
+    return override(base, {
+        **off, "losses.matching": "mean", "codebook.factor": 1, "data.num_classes": classes,
+        "condense.classes_per_step": classes,
         "condense.real_per_class": options.real, "codebook.ipc": (options.ipc,), "condense.codes_per_step": 0,
         **changes(options.set),
     })  # fmt: skip
@@ -113,13 +118,20 @@ def prepared(name: str, config: Config, images: Tensor, device: torch.device) ->
         plain, there = PlainStep(config, state, normalizer(device)), images.to(device)
         return lambda number: plain(there, number)
     compile_networks(config, state, device)
+    return stepper(config, state, images, device)
+
+
+def stepper(
+    config: Config, state: TrainState, images: Tensor, device: torch.device, stopwatch: Stopwatch | None = None
+) -> Callable[[int], None]:
+    """What takes step n of raycondense with its update, always of the same real images uint8 [C, M, 3, R, R]."""
     host = LocalHost(Path(tempfile.mkdtemp()), device=device)
     condense = config.condense
     updater = Updater(
         state.model, host, lr_generator=condense.lr_generator, lr_codebook=condense.lr_codebook,
         grad_clip=condense.grad_clip,
     )  # fmt: skip
-    step = CondenseStep(config, state, normalizer(device), host)
+    step = CondenseStep(config, state, normalizer(device), host, stopwatch)
 
     def take(number: int) -> None:
         step(ClassBatch(torch.arange(len(images)), images, number), updater, step_classes=len(images))
