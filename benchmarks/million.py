@@ -17,7 +17,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ import numpy as np
 from guard import Row, keep
 from provenance import provenance
 
+from raycondense.background import repeated
 from raycondense.data.batches import ClassBatch
 from raycondense.data.beton import BetonReader
 from raycondense.data.class_plan import ClassPlan, ShuffledPlan
@@ -128,20 +128,14 @@ def anonymous_mb() -> float:
 @contextmanager
 def watched(peak: list[float]) -> Iterator[None]:
     """Appends the most memory that the block takes."""
-    ended, most = threading.Event(), [anonymous_mb()]
+    most = [anonymous_mb()]
 
-    def watch() -> None:
-        while not ended.wait(0.002):
-            most[0] = max(most[0], anonymous_mb())
+    def look() -> None:
+        most[0] = max(most[0], anonymous_mb())
 
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
+    with repeated(look, 0.002):
         yield
-    finally:
-        ended.set()
-        thread.join()
-        peak.append(most[0])
+    peak.append(most[0])
 
 
 def seconds_since(start: float) -> float:

@@ -26,7 +26,8 @@ _LARGEST_NUMBER = 2**64
 _HALF_A_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -60,9 +61,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     with _full_disk_is_an_error_of_ours(target):
         try:
             yield temporary
-            _fsync(temporary)
+            fsync(temporary)
             os.replace(temporary, target)
-            _fsync(target.parent)
+            fsync(target.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -82,14 +83,14 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         try:
             yield temporary
             for file in temporary.rglob("*"):
-                _fsync(file)
+                fsync(file)
             temporary.chmod(0o755)
             if target.exists():
                 # A folder cannot be replaced in one step: move the old one aside, so that one of both always exists.
                 old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
                 os.replace(target, old / "was")
             os.replace(temporary, target)
-            _fsync(target.parent)
+            fsync(target.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
             if old is not None:

@@ -19,7 +19,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from raycondense.background import repeated
 from raycondense.config import EvaluationConfig
 from raycondense.data.beton import BetonReader
 from raycondense.data.sidecar import Sidecar
@@ -140,20 +140,13 @@ def measure(beton: Path, part: str, store: Store) -> dict[str, float]:
 @contextmanager
 def watched() -> Iterator[list[float]]:
     """A list of one number, the most memory within the block beyond what there was before it, in MB."""
-    before, over = anonymous_mb(), threading.Event()
-    peak = [0.0]
+    before, peak = anonymous_mb(), [0.0]
 
     def look() -> None:
-        while not over.wait(0.005):
-            peak[0] = max(peak[0], anonymous_mb() - before)
+        peak[0] = max(peak[0], anonymous_mb() - before)
 
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
+    with repeated(look, 0.005):
         yield peak
-    finally:
-        over.set()
-        thread.join()
 
 
 def anonymous_mb() -> float:

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from raycondense.data.class_plan import ClassPlan, IndexPlan, ShuffledPlan
 from raycondense.data.sidecar import Sidecar
-from raycondense.data.sidecar import check_resolution as check_resolution  # loaders import it from here
 from raycondense.errors import ConfigError
 
 PlanT = TypeVar("PlanT", bound=IndexPlan)

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raycondense.data.batches import Batches, ClassBatches, PlanT, ShuffledBatches, check_resolution
+from raycondense.data.batches import Batches, ClassBatches, PlanT, ShuffledBatches
 from raycondense.data.class_plan import ClassPlan, ShuffledPlan
-from raycondense.data.sidecar import Sidecar
+from raycondense.data.sidecar import Sidecar, check_resolution
 
 # An FFCV epoch, of which there are some only where FFCV keeps the pages: bounds the plan in memory, and the time that
 # FFCV takes to think about it.

@@ -22,8 +22,8 @@ class PagesThemselves:
 
 
 @cache
-def _types() -> tuple[type, type, type, type]:
-    """The classes are made at use, because their bases come from FFCV, which may not be there."""
+def _loader_type() -> type:
+    """The class is made at use, because its base comes from FFCV, which may not be there."""
     from ffcv.loader import Loader
     from ffcv.memory_managers.os_cache import OSCacheContext, OSCacheManager
     from ffcv.memory_managers.process_cache import ProcessCacheManager
@@ -100,7 +100,7 @@ def _types() -> tuple[type, type, type, type]:
             )
             self.generate_code()
 
-    return MappedReader, MappedManager, ProcessManager, LeanLoader
+    return LeanLoader
 
 
 def by_place(table: np.ndarray) -> np.ndarray:
@@ -120,4 +120,4 @@ def make_loader(path: str, operations: list[Any], *, workers: int, os_cache: boo
         workers: decoding threads.
         os_cache: leave caching to the operating system, or to FFCV.
     """
-    return _types()[3](path, operations, workers=workers, os_cache=os_cache)
+    return _loader_type()(path, operations, workers=workers, os_cache=os_cache)

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from raycondense.data.batches import Batches, ClassBatches, PlanT, ShuffledBatches, check_resolution
+from raycondense.data.batches import Batches, ClassBatches, PlanT, ShuffledBatches
 from raycondense.data.beton import BetonReader
 from raycondense.data.class_plan import ClassPlan, ShuffledPlan
-from raycondense.data.sidecar import Sidecar
+from raycondense.data.sidecar import Sidecar, check_resolution
 from raycondense.errors import DataError
 
 _PIECE = 2048  # images decoded at a time while loading

@@ -18,7 +18,7 @@ from raycondense.data.identity import difference
 from raycondense.data.journal import Done, Identity, Journal, JournalError
 from raycondense.data.sidecar import Sidecar
 from raycondense.errors import Interrupted, RunError
-from raycondense.storage import write_text
+from raycondense.storage import fsync, write_text
 
 
 class Workplace:
@@ -56,7 +56,7 @@ class Workplace:
         """Begin anew, in an empty folder."""
         self.clear()
         self.folder.mkdir(parents=True)
-        _fsync_folder(self.folder.parent)
+        fsync(self.folder.parent)
         return Journal.create(self.folder / "journal", identity)
 
     def clear(self) -> None:
@@ -123,10 +123,10 @@ class Workplace:
                 # Of an older pair, the sidecar goes first: no moment shows it beside the new beton.
                 Sidecar.path(path).unlink(missing_ok=True)
                 os.replace(beton, path)
-                _fsync_folder(path.parent)
+                fsync(path.parent)
             if Sidecar.path(beton).exists():
                 os.replace(Sidecar.path(beton), Sidecar.path(path))
-                _fsync_folder(path.parent)
+                fsync(path.parent)
 
 
 @contextmanager
@@ -155,11 +155,3 @@ def claimed(path: Path) -> Iterator[None]:
     finally:
         file.unlink(missing_ok=True)
         lock.release()
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

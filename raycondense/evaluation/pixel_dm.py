@@ -21,11 +21,11 @@ from torch import Tensor
 from raycondense.artifact.decode import enlarge_uint8, to_uint8
 from raycondense.augment import OPERATIONS, dsa
 from raycondense.config import ExtractorConfig
-from raycondense.data.batches import check_resolution
 from raycondense.data.beton import BetonReader
 from raycondense.data.cpus import usable_cpus
 from raycondense.data.normalize import Normalize
 from raycondense.data.resident import free_bytes, load_resident
+from raycondense.data.sidecar import check_resolution
 from raycondense.errors import ConfigError, DivergedError, choices_message
 from raycondense.evaluation.baselines import baseline_set
 from raycondense.evaluation.train import ImageSet
